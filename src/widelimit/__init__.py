@@ -1,0 +1,1 @@
+"""Infinite-width limits of neural networks written in JAX."""

@@ -1,0 +1,36 @@
+"""The prior of one parameter array: the two numbers that the limit depends on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Prior:
+    """Independent, identically distributed entries with a mean and a standard deviation.
+
+    The limit depends on the distribution only through these two numbers wherever the array is
+    contracted over a wide axis. Where it is not (biases, elementwise scales, weights that act on
+    finitely many inputs), the entries are taken to be Gaussian.
+
+    Attributes
+    ----------
+    mean
+        The mean of every entry; a number or a scalar array.
+    std
+        The standard deviation of every entry, at least 0. A ``std`` that is the Python number 0
+        marks a constant, such as the scale of a LayerNorm at initialisation.
+    distribution
+        The name of the distribution the numbers were read from, for reports.
+    """
+
+    mean: Any = 0.0
+    std: Any = 1.0
+    distribution: str = field(default="normal", metadata={"static": True})
+
+
+STANDARD_NORMAL = Prior()
