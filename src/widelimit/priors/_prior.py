@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +32,21 @@ class Prior:
     mean: Any = 0.0
     std: Any = 1.0
     distribution: str = field(default="normal", metadata={"static": True})
+
+    @classmethod
+    def normal(cls, std: Any = 1.0, mean: Any = 0.0) -> Prior:
+        """Gaussian entries with the given standard deviation and mean."""
+        return cls(mean, std, "normal")
+
+    @classmethod
+    def uniform(cls, low: float, high: float) -> Prior:
+        """Entries uniform on [low, high]: mean (low + high)/2, std (high - low)/sqrt(12)."""
+        return cls((low + high) / 2, (high - low) / math.sqrt(12), "uniform")
+
+    @classmethod
+    def constant(cls, value: Any = 0.0) -> Prior:
+        """Entries that all equal ``value``: nothing random, though still trainable."""
+        return cls(value, 0.0, "constant")
 
 
 STANDARD_NORMAL = Prior()
