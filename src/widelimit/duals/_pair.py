@@ -1,0 +1,104 @@
+"""The public moments: pairs, differences, means, slopes and second moments."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from ._closed import affine_kinked_difference, is_affine_kinked
+from ._generic import generic_difference, pair_value
+from ._geometry import default_gap
+from ._moments import mean_value, second_value, slope_value
+
+
+class Pair(NamedTuple):
+    """A moment of two activations and of their derivatives (None when not asked for)."""
+
+    value: object
+    derivative: object
+
+
+def as_floats(*arrays):
+    """The arrays in their common floating dtype."""
+    dtype = jnp.result_type(float if not arrays else jnp.result_type(*arrays))
+    if not jnp.issubdtype(dtype, jnp.floating):
+        dtype = jnp.result_type(float)
+    return [jnp.asarray(a, dtype) for a in arrays]
+
+
+def prepare(q1, q2, c, d, params1, params2):
+    """Common dtype for all arguments, and d from q1, q2 and c when it is not given."""
+    q1, q2, c = as_floats(q1, q2, c)
+    d = default_gap(q1, q2, c) if d is None else jnp.asarray(d, c.dtype)
+    params1 = tuple(jnp.asarray(p, c.dtype) for p in params1)
+    params2 = tuple(jnp.asarray(p, c.dtype) for p in params2)
+    return q1, q2, c, d, params1, params2
+
+
+def pair(phi, psi, q1, q2, c, *, params1=(), params2=(), d=None, derivative=False):
+    """E[phi(u) psi(v)] and E[phi'(u) psi'(v)] for (u, v) ~ N(0, [[q1, c], [c, q2]]).
+
+    Parameters
+    ----------
+    phi, psi
+        Activations.
+    q1, q2, c
+        Variances and covariance, broadcast together; work per variance is done once per entry of
+        the unbroadcast ``q1`` and ``q2``.
+    params1, params2
+        Parameters of ``phi`` and ``psi``, broadcast against ``q1`` and ``q2``.
+    d
+        E[(u - v)^2] = q1 + q2 - 2 c where it is known more accurately than that sum. It gives its
+        value only: derivatives flow through q1, q2, c and the parameters.
+    derivative
+        Whether to return the derivative moment, of autodiff derivatives.
+
+    Returns
+    -------
+    Pair
+        Both entries have the broadcast shape of all arguments.
+    """
+    arguments = prepare(q1, q2, c, d, params1, params2)
+    value = pair_value(phi, psi, *arguments)
+    slope = pair_value(phi.prime, psi.prime, *arguments) if derivative else None
+    return Pair(value, slope)
+
+
+def difference(phi, q1, q2, c, d, *, params1=(), params2=()):
+    """E[(phi(u) - phi(v))^2], to relative precision when d = E[(u - v)^2] is tiny.
+
+    Shapes as in :func:`pair`. Piecewise affine functions with a kink at zero use closed forms in
+    the angle; others sum (a_k - b_k)^2 + 2 a_k b_k (1 - rho^k), or integrate the square.
+    """
+    q1, q2, c, d, params1, params2 = prepare(q1, q2, c, d, params1, params2)
+    if is_affine_kinked(phi.form):
+        return affine_kinked_difference(phi.form, q1, q2, c, d)
+    return generic_difference(phi, q1, q2, c, d, params1, params2)
+
+
+def _single(q, params):
+    (q,) = as_floats(q)
+    return q, tuple(jnp.asarray(p, q.dtype) for p in params)
+
+
+def mean(phi, q, params=()):
+    """E[phi(u)] for u ~ N(0, q); shape of q broadcast with params."""
+    return mean_value(phi, *_single(q, params))
+
+
+def mean_derivative(phi, q, params=()):
+    """E[phi'(u)] for u ~ N(0, q), with the autodiff derivative."""
+    return mean_value(phi.prime, *_single(q, params))
+
+
+def slope(phi, q, params=()):
+    """E[phi(u) u] / q for u ~ N(0, q): the mean of the weak derivative (Stein's lemma)."""
+    return slope_value(phi, *_single(q, params))
+
+
+def second(phi, psi, q, params1=(), params2=(), *, derivative=False):
+    """E[phi(u) psi(u)], and E[phi'(u) psi'(u)], of one variable u ~ N(0, q)."""
+    q, params1 = _single(q, params1)
+    params2 = tuple(jnp.asarray(p, q.dtype) for p in params2)
+    value = second_value(phi, psi, q, params1, params2)
+    slopes = second_value(phi.prime, psi.prime, q, params1, params2) if derivative else None
+    return Pair(value, slopes)

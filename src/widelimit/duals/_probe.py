@@ -1,0 +1,52 @@
+"""Evaluate a traced scalar function in float64 numpy, inside or outside a jit trace."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_BLOCK = 1024
+
+
+def _double_precision():
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)
+    from jax.experimental import enable_x64  # JAX < 0.8
+
+    return enable_x64()
+
+
+def elementwise_derivative(fn, index=0):
+    """Return the autodiff derivative of ``fn(u, *params)`` in argument ``index``, elementwise."""
+
+    def derivative(*args):
+        dtype = jnp.result_type(*args)
+        shape = jnp.broadcast_shapes(*(jnp.shape(a) for a in args))
+        args = [jnp.broadcast_to(jnp.asarray(a, dtype), shape) for a in args]
+
+        def along(x):
+            return jnp.broadcast_to(fn(*args[:index], x, *args[index + 1 :]), shape)
+
+        return jax.jvp(along, (args[index],), (jnp.ones(shape, dtype),))[1]
+
+    return derivative
+
+
+def probe(fn, points):
+    """Evaluate ``fn`` at float64 ``points``, now, as numpy.
+
+    Points are padded to whole blocks, so that every primitive is compiled for one shape.
+    """
+    points = np.asarray(points, np.float64)
+    flat = points.ravel()
+    size = -(-max(flat.size, 1) // _BLOCK) * _BLOCK
+    padded = np.zeros(size)
+    padded[: flat.size] = flat
+    with jax.ensure_compile_time_eval(), _double_precision(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        blocks = [
+            np.broadcast_to(np.asarray(fn(jnp.asarray(b)), np.float64), (_BLOCK,))
+            for b in padded.reshape(-1, _BLOCK)
+        ]
+    return np.concatenate(blocks)[: flat.size].reshape(points.shape)
