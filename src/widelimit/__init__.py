@@ -1,1 +1,18 @@
 """Infinite-width limits of neural networks written in JAX."""
+
+from widelimit.errors import AmbiguousScaleError as AmbiguousScaleError
+from widelimit.errors import BatchStatisticsError as BatchStatisticsError
+from widelimit.errors import ControlFlowError as ControlFlowError
+from widelimit.errors import MisalignedWidthError as MisalignedWidthError
+from widelimit.errors import NarrowWidthWarning as NarrowWidthWarning
+from widelimit.errors import NotGaussianError as NotGaussianError
+from widelimit.errors import OrderStatisticError as OrderStatisticError
+from widelimit.errors import RandomnessError as RandomnessError
+from widelimit.errors import SharedAcrossWidthError as SharedAcrossWidthError
+from widelimit.errors import TransposedWeightError as TransposedWeightError
+from widelimit.errors import UnknownPriorError as UnknownPriorError
+from widelimit.errors import UnsupportedPrimitiveError as UnsupportedPrimitiveError
+from widelimit.errors import WideLimitError as WideLimitError
+from widelimit.kernel import Kernel as Kernel
+from widelimit.kernel import Kernels as Kernels
+from widelimit.kernel import kernel as kernel

@@ -1,0 +1,1 @@
+"""Values, fields and how they depend on one another: a network as data."""

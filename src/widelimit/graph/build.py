@@ -1,0 +1,323 @@
+"""Builders: every node is made here, once for the same contents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from widelimit.errors import Where
+from widelimit.graph import nodes as n
+from widelimit.graph.index import Draw, fingerprint
+from widelimit.graph.scalar import Scalar
+from widelimit.graph.nodes import Part, Shape, whole
+
+
+class Builder:
+    """Makes the nodes of one graph, and returns the same node for the same contents."""
+
+    def __init__(self) -> None:
+        self._table: dict[tuple, Any] = {}
+        self._keep: list[Any] = []  # keys hold identities, so what they identify must stay alive
+        self.where: Where | None = None
+        self.nodes: list[n.Node] = []
+
+    def _once(self, key: tuple, make: Callable[[], Any]) -> Any:
+        if key not in self._table:
+            self._table[key] = node = make()
+            if isinstance(node, n.Node):
+                self.nodes.append(node)
+        return self._table[key]
+
+    def draw(self, leaf: int, index: np.ndarray) -> Draw:
+        """The draw of these entries, the same object for the same entries."""
+        view = (index.__array_interface__["data"][0], index.strides, index.shape, index.dtype.str)
+        known = self._table.get(("view", leaf, view))
+        if known is None:
+            self._keep.append(index)
+            key = ("draw", leaf, fingerprint(index))
+            known = self._once(key, lambda: Draw(leaf, index))
+            self._table[("view", leaf, view)] = known
+        return known
+
+    # ----------------------------------------------------------------- values
+
+    def constant(self, array: np.ndarray) -> n.Constant:
+        """A value that is the same for every example."""
+        array = np.asarray(array)
+        key = ("constant", array.shape, array.dtype.str, array.tobytes())
+        return self._once(key, lambda: n.Constant(array.shape, array.dtype, array))
+
+    def compute(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        arguments: tuple[n.Value, ...],
+        shape: Shape,
+        dtype: Any,
+        output: int | None = None,
+    ) -> n.Value:
+        """A function of values, not shared: functions have no equality to compare."""
+        node = n.Compute(shape, dtype, name, function, arguments, output)
+        self.nodes.append(node)
+        return node
+
+    def expectation(self, operand: n.Field, dtype: Any) -> n.Value:
+        """The mean of a field."""
+        key = ("mean", id(operand))
+        return self._once(key, lambda: n.Expectation(operand.shape, dtype, operand))
+
+    # ----------------------------------------------------------------- fields
+
+    def source(
+        self,
+        draw: Draw,
+        operand: n.Node,
+        kept: tuple[int, ...],
+        summed: tuple[int, ...],
+        separate: tuple[int, ...],
+        count: int,
+        scale: float,
+        channels: Shape,
+    ) -> n.Source:
+        """A parameter contracted with ``operand``."""
+        key = ("source", id(draw), id(operand), kept, summed, separate, count, scale, channels)
+        shape = tuple(operand.shape[k] for k in kept)
+        return self._once(
+            key,
+            lambda: n.Source(
+                shape, channels, self.where, draw, operand, kept, summed, separate, count, scale
+            ),
+        )
+
+    def entry(self, draw: Draw, scale: float, channels: Shape) -> n.Entry:
+        """The entries of a random parameter, less their mean."""
+        key = ("entry", id(draw), scale, channels)
+        return self._once(key, lambda: n.Entry((), channels, self.where, draw, scale))
+
+    def tangent(
+        self, draw: Draw, scale: float, factor: Part, shape: Shape, channels: Shape, shared: bool
+    ) -> n.Tangent:
+        """A constant parameter's direction of training."""
+        key = ("tangent", id(draw), scale, *_key(factor), shape, channels, shared)
+        return self._once(
+            key, lambda: n.Tangent(shape, channels, self.where, draw, scale, factor, shared)
+        )
+
+    def add(self, shape: Shape, channels: Shape, terms: Iterable[Part]) -> n.Field:
+        """The sum of parts, at least one of them a field; zeros are dropped."""
+        kept = tuple(t for t in terms if not _is_zero(t.node))
+        if len(kept) == 1 and kept[0].node.shape == shape and isinstance(kept[0].node, n.Field):
+            if kept[0].dims == tuple(range(len(shape))):
+                return kept[0].node
+        if not kept:
+            kept = (Part(self.constant(np.zeros(())), ()),)
+        key = ("add", shape, channels, *(_key(t) for t in kept))
+        return self._once(key, lambda: n.Sum(shape, channels, self.where, kept))
+
+    def scale(self, shape: Shape, channels: Shape, factor: Part, operand: Part) -> n.Field:
+        """A field times a value."""
+        one = isinstance(factor.node, n.Constant) and np.all(factor.node.array == 1)
+        if one and operand.node.shape == shape and operand.dims == tuple(range(len(shape))):
+            assert isinstance(operand.node, n.Field)
+            return operand.node
+        key = ("scale", shape, channels, _key(factor), _key(operand))
+        return self._once(key, lambda: n.Scale(shape, channels, self.where, factor, operand))
+
+    def product(self, shape: Shape, channels: Shape, factors: Iterable[Part]) -> n.Field:
+        """The product of fields; constant parameters among them become tangents."""
+        factors = tuple(factors)
+        for i, f in enumerate(factors):
+            if isinstance(f.node, n.Tangent) and _is_one(f.node.factor.node):
+                rest = factors[:i] + factors[i + 1 :]
+                inner = rest[0] if len(rest) == 1 else Part(
+                    self.product(shape, channels, rest), tuple(range(len(shape)))
+                )
+                # A tangent has no positions of its own unless it was spread over them.
+                if f.node.shape == ():
+                    return self.tangent(
+                        f.node.draw, f.node.scale, inner, shape, channels, f.node.shared
+                    )
+        key = ("product", shape, channels, *(_key(f) for f in factors))
+        return self._once(key, lambda: n.Product(shape, channels, self.where, factors))
+
+    def apply(
+        self,
+        shape: Shape,
+        channels: Shape,
+        expression: Scalar,
+        root: Part,
+        values: tuple[Part, ...],
+    ) -> n.Field:
+        """A scalar function of one Gaussian field."""
+        self._keep.append(expression)
+        key = ("apply", shape, channels, id(expression), _key(root), *(_key(v) for v in values))
+        return self._once(
+            key, lambda: n.Apply(shape, channels, self.where, expression, root, values)
+        )
+
+    def spread(self, operand: n.Field, channel: int) -> n.Field:
+        """Read a channel axis as a new last position axis."""
+        size = operand.channels[channel]
+        shape = (*operand.shape, size)
+        channels = operand.channels[:channel] + operand.channels[channel + 1 :]
+        match operand:
+            case n.Sum() | n.Scale() | n.Product() | n.Apply():
+                new = len(operand.shape)
+
+                def inside(p: Part) -> Part:
+                    if not isinstance(p.node, n.Field) or not p.node.channels:
+                        return p
+                    return Part(self.spread(p.node, channel), (*p.dims, new))
+
+                return self.rebuild(operand, shape, channels, inside)
+        key = ("spread", id(operand), channel)
+        return self._once(key, lambda: n.Spread(shape, channels, self.where, operand))
+
+    def map(
+        self,
+        operand: n.Field,
+        acted: tuple[int, ...],
+        out: Shape,
+        function: Callable[..., Any],
+        values: tuple[n.Value, ...] = (),
+        *,
+        selects: bool = False,
+        pure: bool = False,
+        name: str = "map",
+    ) -> n.Field:
+        """A linear map over position axes; a pure selection goes inside pointwise nodes."""
+        untouched = tuple(k for k in range(len(operand.shape)) if k not in acted)
+        shape = (*(operand.shape[k] for k in untouched), *out)
+        new_axis = {k: i for i, k in enumerate(untouched)}
+        if pure and isinstance(operand, n.Sum | n.Scale | n.Product | n.Apply):
+            parts = _all_parts(operand)
+            if all(set(acted) <= set(p.dims) or not set(acted) & set(p.dims) for p in parts):
+
+                def inside(p: Part) -> Part:
+                    if not set(acted) & set(p.dims):
+                        return Part(p.node, tuple(new_axis[d] for d in p.dims))
+                    own = tuple(p.dims.index(a) for a in acted)
+                    node = self.select_any(p.node, own, out, function, name)
+                    rest = tuple(new_axis[d] for k, d in enumerate(p.dims) if k not in own)
+                    return Part(node, (*rest, *range(len(untouched), len(shape))))
+
+                return self.rebuild(operand, shape, operand.channels, inside)
+        self._keep.append(function)
+        key = ("map", id(operand), acted, out, id(function), *(id(v) for v in values))
+        return self._once(
+            key,
+            lambda: n.Map(
+                shape,
+                operand.channels,
+                self.where,
+                operand,
+                acted,
+                len(out),
+                function,
+                values,
+                selects or pure,
+                name,
+            ),
+        )
+
+    def select_any(
+        self,
+        node: n.Node,
+        acted: tuple[int, ...],
+        out: Shape,
+        function: Callable[..., Any],
+        name: str,
+    ) -> n.Node:
+        """A pure selection of a field or of a value."""
+        if isinstance(node, n.Field):
+            return self.map(node, acted, out, function, pure=True, name=name)
+        assert isinstance(node, n.Value)
+        untouched = tuple(k for k in range(len(node.shape)) if k not in acted)
+        shape = (*(node.shape[k] for k in untouched), *out)
+        apply = over_axes(function, len(node.shape), acted)
+        if isinstance(node, n.Constant):
+            return self.constant(np.asarray(apply(node.array)))
+        return self.compute(name, apply, (node,), shape, node.dtype)
+
+    def join(self, pieces: tuple[n.Node, ...], axis: int, channels: Shape) -> n.Field:
+        """Join nodes along a position axis."""
+        shape = list(pieces[0].shape)
+        shape[axis] = sum(p.shape[axis] for p in pieces)
+        key = ("join", axis, *(id(p) for p in pieces))
+        return self._once(key, lambda: n.Join(tuple(shape), channels, self.where, pieces, axis))
+
+    def rebuild(
+        self, node: n.Field, shape: Shape, channels: Shape, change: Callable[[Part], Part]
+    ) -> n.Field:
+        """The same pointwise node over changed parts."""
+        match node:
+            case n.Sum(terms=terms):
+                return self.add(shape, channels, tuple(change(t) for t in terms))
+            case n.Scale(factor=factor, operand=operand):
+                return self.scale(shape, channels, change(factor), change(operand))
+            case n.Product(factors=factors):
+                return self.product(shape, channels, tuple(change(f) for f in factors))
+            case n.Apply(expression=expression, root=root, values=values):
+                return self.apply(
+                    shape, channels, expression, change(root), tuple(change(v) for v in values)
+                )
+        msg = f"{type(node).__name__} is not pointwise"
+        raise TypeError(msg)
+
+    def centred(self, node: n.Field) -> tuple[tuple[Part, ...], Part]:
+        """Split a Gaussian field into its known parts and a zero-mean Gaussian."""
+        if not isinstance(node, n.Sum):
+            return (), whole(node)
+        known = tuple(t for t in node.terms if isinstance(t.node, n.Value))
+        rest = tuple(t for t in node.terms if not isinstance(t.node, n.Value))
+        inner: list[Part] = []
+        for t in rest:
+            assert isinstance(t.node, n.Field)
+            deeper, core = self.centred(t.node)
+            known += tuple(Part(d.node, tuple(t.dims[k] for k in d.dims)) for d in deeper)
+            inner.append(Part(core.node, tuple(t.dims[k] for k in core.dims)))
+        if not known:
+            return (), whole(node)
+        if len(inner) == 1:
+            return known, inner[0]
+        return known, whole(self.add(node.shape, node.channels, inner))
+
+
+def over_axes(function: Callable[..., Any], rank: int, acted: tuple[int, ...]) -> Callable:
+    """``function`` on the acted axes of one array; the other axes come first in the result."""
+    import jax
+    import jax.numpy as jnp
+
+    untouched = tuple(k for k in range(rank) if k not in acted)
+
+    def apply(array: Any, *values: Any) -> Any:
+        moved = jnp.transpose(array, (*untouched, *acted))
+        call = lambda block: function(block, *values)
+        for _ in untouched:
+            call = jax.vmap(call)
+        return call(moved)
+
+    return apply
+
+
+def _all_parts(node: n.Field) -> tuple[Part, ...]:
+    match node:
+        case n.Scale(factor=factor, operand=operand):
+            return (factor, operand)
+        case n.Apply(root=root, values=values):
+            return (root, *values)
+    return node.parts
+
+
+def _key(part: Part) -> tuple:
+    return (id(part.node), part.dims)
+
+
+def _is_zero(node: n.Node) -> bool:
+    return isinstance(node, n.Constant) and not np.any(node.array)
+
+
+def _is_one(node: n.Node) -> bool:
+    return isinstance(node, n.Constant) and bool(np.all(node.array == 1))

@@ -1,0 +1,318 @@
+"""The graph of a network: values known for each example, and random fields over width.
+
+A *value* is an array that is deterministic given the example. A *field* is a family of random
+variables: one for each position, and independent copies of it along every channel axis (an axis
+whose size goes to infinity). Fields carry their position axes in ``shape`` and their channel axes
+in ``channels``. Nodes are immutable and compared by identity; the builders in ``build.py`` return
+the same node for the same contents, so that identity means equality of the random variable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from widelimit.errors import Where
+from widelimit.graph.index import Draw
+from widelimit.graph.scalar import Scalar
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """Anything in the graph; ``shape`` holds the position axes."""
+
+    shape: Shape
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A node inside another: axis k of the node is axis ``dims[k]`` of the whole."""
+
+    node: Node
+    dims: tuple[int, ...]
+
+
+def whole(node: Node) -> Part:
+    """The node in its own axes."""
+    return Part(node, tuple(range(len(node.shape))))
+
+
+# --------------------------------------------------------------------------- values
+
+
+@dataclass(frozen=True, eq=False)
+class Value(Node):
+    """An array that is deterministic given the example."""
+
+    dtype: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Constant(Value):
+    """The same for every example."""
+
+    array: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Input(Value):
+    """A leaf of the input."""
+
+    number: int
+
+
+@dataclass(frozen=True, eq=False)
+class Compute(Value):
+    """``function`` of other values, one example at a time; ``output`` picks one of its results."""
+
+    name: str
+    function: Callable[..., Any]
+    arguments: tuple[Value, ...]
+    output: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Expectation(Value):
+    """The mean of a field: what a sum over width tends to, divided by the width."""
+
+    operand: Field
+
+
+# --------------------------------------------------------------------------- fields
+
+
+@dataclass(frozen=True, eq=False)
+class Field(Node):
+    """Random variables over positions, independent copies of them over channels."""
+
+    channels: Shape
+    where: Where | None = field(repr=False)
+
+    gaussian = False
+
+    @cached_property
+    def draws(self) -> tuple[Draw, ...]:
+        """The random numbers the field depends on directly, not through a deeper layer."""
+        return unique_draws(d for p in self.parts for d in draws_of(p.node))
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The nodes that this one is made of, at the same layer."""
+        return ()
+
+
+@dataclass(frozen=True, eq=False)
+class Source(Field):
+    """A parameter contracted with ``operand``: Gaussian by the central limit theorem.
+
+    The axes of the operand are, in this order, those in ``kept`` (they become the positions),
+    and those in ``summed``. Along the kept axes listed in ``separate`` the parameter has an axis
+    too, so that different positions see different draws.
+    """
+
+    draw: Draw = field(repr=False)
+    operand: Node = field(repr=False)
+    kept: tuple[int, ...]
+    summed: tuple[int, ...]
+    separate: tuple[int, ...]
+    count: int
+    scale: float
+
+    gaussian = True
+
+    @cached_property
+    def draws(self) -> tuple[Draw, ...]:
+        """The parameter's own numbers."""
+        return (self.draw,)
+
+
+@dataclass(frozen=True, eq=False)
+class Entry(Field):
+    """The entries of a parameter themselves, less their mean: a bias."""
+
+    draw: Draw = field(repr=False)
+    scale: float
+
+    gaussian = True
+
+    @cached_property
+    def draws(self) -> tuple[Draw, ...]:
+        """The parameter's own numbers."""
+        return (self.draw,)
+
+
+@dataclass(frozen=True, eq=False)
+class Tangent(Field):
+    """A constant parameter's entry times ``factor``: no variance, but a direction of training.
+
+    The parameter's value is in the rest of the graph; this node is the displacement around it,
+    zero at initialisation. ``shared`` says that one entry serves all channels.
+    """
+
+    draw: Draw = field(repr=False)
+    scale: float
+    factor: Part
+    shared: bool
+
+    gaussian = True
+
+    @cached_property
+    def draws(self) -> tuple[Draw, ...]:
+        """The parameter's own numbers."""
+        return (self.draw,)
+
+
+@dataclass(frozen=True, eq=False)
+class Spread(Field):
+    """A channel axis read as the last position axis: independent from place to place."""
+
+    operand: Field
+
+    @property
+    def gaussian(self) -> bool:  # type: ignore[override]
+        """As the operand."""
+        return self.operand.gaussian
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The operand in the leading axes."""
+        return (whole(self.operand),)
+
+
+@dataclass(frozen=True, eq=False)
+class Sum(Field):
+    """The sum of fields and values."""
+
+    terms: tuple[Part, ...]
+
+    @cached_property
+    def gaussian(self) -> bool:  # type: ignore[override]
+        """A sum of Gaussian fields and known values is Gaussian."""
+        return all(isinstance(p.node, Value) or is_gaussian(p.node) for p in self.terms)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The terms."""
+        return self.terms
+
+
+@dataclass(frozen=True, eq=False)
+class Scale(Field):
+    """A field times a known value."""
+
+    factor: Part
+    operand: Part
+
+    @property
+    def gaussian(self) -> bool:  # type: ignore[override]
+        """As the operand."""
+        return is_gaussian(self.operand.node)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The operand."""
+        return (self.operand,)
+
+
+@dataclass(frozen=True, eq=False)
+class Map(Field):
+    """A linear map over some position axes of ``operand``.
+
+    ``function(block, *values)`` takes the ``acted`` axes of one example, in that order, and
+    returns the last ``n_out`` axes of this node. ``selects`` says that each output is one of the
+    inputs or zero, so that the map commutes with taking the diagonal.
+    """
+
+    operand: Field
+    acted: tuple[int, ...]
+    n_out: int
+    function: Callable[..., Any] = field(repr=False)
+    values: tuple[Value, ...]
+    selects: bool
+    name: str
+
+    @property
+    def gaussian(self) -> bool:  # type: ignore[override]
+        """As the operand."""
+        return self.operand.gaussian
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The operand."""
+        return (whole(self.operand),)
+
+    @property
+    def untouched(self) -> tuple[int, ...]:
+        """The operand's axes that pass through; they come first."""
+        return tuple(k for k in range(len(self.operand.shape)) if k not in self.acted)
+
+
+@dataclass(frozen=True, eq=False)
+class Join(Field):
+    """Nodes joined along position axis ``axis``; all have this node's other axes."""
+
+    pieces: tuple[Node, ...]
+    axis: int
+
+    @cached_property
+    def gaussian(self) -> bool:  # type: ignore[override]
+        """All pieces are Gaussian or known."""
+        return all(isinstance(p, Value) or is_gaussian(p) for p in self.pieces)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The pieces."""
+        return tuple(whole(p) for p in self.pieces)
+
+
+@dataclass(frozen=True, eq=False)
+class Apply(Field):
+    """A scalar function of one zero-mean Gaussian field and of known values."""
+
+    expression: Scalar
+    root: Part
+    values: tuple[Part, ...]
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The root."""
+        return (self.root,)
+
+
+@dataclass(frozen=True, eq=False)
+class Product(Field):
+    """The product of fields."""
+
+    factors: tuple[Part, ...]
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The factors."""
+        return self.factors
+
+
+# --------------------------------------------------------------------------- questions
+
+
+def is_gaussian(node: Node) -> bool:
+    """Whether the node is a field with jointly Gaussian entries."""
+    return isinstance(node, Field) and bool(node.gaussian)
+
+
+def draws_of(node: Node) -> tuple[Draw, ...]:
+    """The draws of a field; none for a value."""
+    return node.draws if isinstance(node, Field) else ()
+
+
+def unique_draws(draws: Any) -> tuple[Draw, ...]:
+    """The draws without repetition."""
+    seen: dict[int, Draw] = {}
+    for draw in draws:
+        seen.setdefault(id(draw), draw)
+    return tuple(seen.values())

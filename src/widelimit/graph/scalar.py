@@ -1,0 +1,105 @@
+"""Scalar functions of one Gaussian variable, as small expression graphs.
+
+The pointwise part of a network arrives one primitive at a time. It is kept as an expression over
+the Gaussian root, so that any spelling of an activation ends as one scalar function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+class Scalar:
+    """A node of a scalar expression."""
+
+
+@dataclass(frozen=True, eq=False)
+class Variable(Scalar):
+    """The Gaussian variable itself."""
+
+
+@dataclass(frozen=True, eq=False)
+class Parameter(Scalar):
+    """The ``number``-th deterministic argument, a value that changes from example to example."""
+
+    number: int
+
+
+@dataclass(frozen=True, eq=False)
+class Literal(Scalar):
+    """A constant of the program."""
+
+    value: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Operation(Scalar):
+    """An elementwise operation on other expressions."""
+
+    name: str
+    function: Callable[..., Any]
+    arguments: tuple[Scalar, ...]
+
+
+VARIABLE = Variable()
+
+
+def evaluate(expression: Scalar, u: Any, parameters: tuple[Any, ...] = ()) -> Any:
+    """The value of the expression at ``u``; arrays broadcast."""
+    memo: dict[int, Any] = {}
+
+    def visit(node: Scalar) -> Any:
+        if id(node) not in memo:
+            match node:
+                case Variable():
+                    memo[id(node)] = u
+                case Parameter(number):
+                    memo[id(node)] = parameters[number]
+                case Literal(value):
+                    memo[id(node)] = value
+                case Operation(_, function, arguments):
+                    memo[id(node)] = function(*(visit(a) for a in arguments))
+        return memo[id(node)]
+
+    return visit(expression)
+
+
+def substitute(expression: Scalar, variable: Scalar, offset: int) -> Scalar:
+    """Replace the variable by ``variable`` and shift the parameters' numbers by ``offset``."""
+    memo: dict[int, Scalar] = {}
+
+    def visit(node: Scalar) -> Scalar:
+        if id(node) not in memo:
+            match node:
+                case Variable():
+                    new: Scalar = variable
+                case Parameter(number):
+                    new = Parameter(number + offset) if offset else node
+                case Operation(name, function, arguments):
+                    changed = tuple(visit(a) for a in arguments)
+                    same = all(x is y for x, y in zip(changed, arguments))
+                    new = node if same else Operation(name, function, changed)
+                case _:
+                    new = node
+            memo[id(node)] = new
+        return memo[id(node)]
+
+    return visit(expression)
+
+
+def show(expression: Scalar, depth: int = 3) -> str:
+    """A short text of the expression, for tables."""
+    match expression:
+        case Variable():
+            return "u"
+        case Parameter(number):
+            return f"s{number}"
+        case Literal(value):
+            return f"{float(value):.4g}" if getattr(value, "ndim", 0) == 0 else "const"
+        case Operation(name, _, arguments):
+            if depth == 0:
+                return f"{name}(…)"
+            return f"{name}({', '.join(show(a, depth - 1) for a in arguments)})"
+    return "?"

@@ -1,0 +1,238 @@
+"""The state of one evaluation: two batches of examples, and everything computed so far.
+
+Every quantity is asked for, not pushed: the output asks for the moments it needs, for the pairs
+(x1 with x2) and for each example with itself, with or without cross-position blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from widelimit.graph import nodes as n
+from widelimit.graph.index import Relation
+from widelimit.limit.activations import Activations
+from widelimit.limit.place import place
+
+Pairing = Literal["cross", "left", "right"]
+ZERO = None
+"""A moment that vanishes identically."""
+
+Rule = Callable[..., Any]
+
+
+@dataclass
+class Side:
+    """One batch of examples."""
+
+    leaves: list[Any]
+    size: int
+    values: dict[int, Any] = field(default_factory=dict)
+
+
+class Evaluation:
+    """Moments and tangent kernels of a graph's nodes on two batches.
+
+    Parameters
+    ----------
+    sides
+        The two batches; the same object twice for a symmetric evaluation.
+    stds
+        The standard deviation of each parameter.
+    trainable
+        Whether each parameter is trained.
+    dtype
+        The floating type of all results.
+    with_tangent
+        Whether tangent kernels will be asked for.
+    careful
+        Whether squared distances are carried beside the moments, so that near-duplicate inputs
+        keep all their digits. If not, ``close`` collects flags that say where this was needed.
+    """
+
+    def __init__(
+        self,
+        sides: tuple[Side, Side],
+        stds: Sequence[Any],
+        trainable: Sequence[bool],
+        dtype: Any,
+        activations: Activations,
+        *,
+        with_tangent: bool,
+        careful: bool = True,
+    ) -> None:
+        self.sides = sides
+        self.symmetric = sides[0] is sides[1]
+        self.stds = stds
+        self.trainable = trainable
+        self.dtype = dtype
+        self.activations = activations
+        self.with_tangent = with_tangent
+        self.careful = careful
+        self.close: list[Any] = []
+        self._memo: dict[tuple, Any] = {}
+        self._relations: dict[tuple[int, int], bool] = {}
+
+    # ----------------------------------------------------------------- batches
+
+    @staticmethod
+    def batch(pairing: Pairing) -> int:
+        """The number of batch axes."""
+        return 2 if pairing == "cross" else 1
+
+    def side_of(self, operand: int, pairing: Pairing) -> int:
+        """Which batch the left (0) or right (1) operand of a pairing is read from."""
+        if pairing == "cross":
+            return operand
+        return 0 if pairing == "left" or self.symmetric else 1
+
+    @staticmethod
+    def alone(operand: int, pairing: Pairing) -> Pairing:
+        """The pairing of an operand's examples with themselves."""
+        if pairing == "cross":
+            return "left" if operand == 0 else "right"
+        return pairing
+
+    def into(self, array: Any, operand: int, pairing: Pairing) -> Any:
+        """Give an array with one batch axis the batch axes of a pairing."""
+        if pairing == "cross":
+            return jnp.expand_dims(array, 1 - operand)
+        return array
+
+    # ----------------------------------------------------------------- values
+
+    def value(self, node: n.Value, side: int) -> Any:
+        """A value for every example, shape (n or 1, *shape)."""
+        memo = self.sides[side].values
+        if id(node) not in memo:
+            memo[id(node)] = self._cast(self._value(node, side))
+        return memo[id(node)]
+
+    def _cast(self, array: Any) -> Any:
+        array = jnp.asarray(array)
+        return array.astype(self.dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
+
+    def _value(self, node: n.Value, side: int) -> Any:
+        match node:
+            case n.Constant(array=array):
+                return jnp.asarray(array)[None]
+            case n.Input(number=number, shape=shape):
+                leaf = self.sides[side].leaves[number]
+                return leaf.reshape(leaf.shape[0], *shape)
+            case n.Expectation(operand=operand):
+                return self.mean(operand, side)
+            case n.Compute(function=function, arguments=arguments):
+                blocks = [self.value(a, side) for a in arguments]
+                one = [x.shape[0] == 1 and self.sides[side].size != 1 for x in blocks]
+                if all(x.shape[0] == 1 for x in blocks):
+                    return jnp.asarray(function(*(x[0] for x in blocks)))[None]
+                inputs = [x[0] if o else x for x, o in zip(blocks, one)]
+                return jax.vmap(function, in_axes=[None if o else 0 for o in one])(*inputs)
+        msg = f"no value for {type(node).__name__}"
+        raise TypeError(msg)
+
+    def value_at(
+        self, node: n.Value, targets: Sequence[int], rank: int, operand: int, pairing: Pairing
+    ) -> Any:
+        """A value in the axes of a moment."""
+        array = self.value(node, self.side_of(operand, pairing))
+        return place(self.into(array, operand, pairing), self.batch(pairing), targets, rank)
+
+    # ----------------------------------------------------------------- means
+
+    def mean(self, node: n.Node, side: int) -> Any:
+        """The mean of a field, shape (n or 1, *shape); zeros are full arrays here."""
+        from widelimit.limit.means import mean
+
+        key = ("mean", id(node), 0 if self.symmetric else side)
+        if key not in self._memo:
+            out = mean(self, node, side)
+            if out is ZERO:
+                out = jnp.zeros((1,) * (1 + len(node.shape)), self.dtype)
+            self._memo[key] = out
+        return self._memo[key]
+
+    def mean_at(
+        self, node: n.Node, targets: Sequence[int], rank: int, operand: int, pairing: Pairing
+    ) -> Any:
+        """The mean of a node in the axes of a moment, or ZERO."""
+        from widelimit.trace.contract import zero_mean
+
+        if isinstance(node, n.Value):
+            return self.value_at(node, targets, rank, operand, pairing)
+        if zero_mean(node):
+            return ZERO
+        array = self.mean(node, self.side_of(operand, pairing))
+        return place(self.into(array, operand, pairing), self.batch(pairing), targets, rank)
+
+    # ----------------------------------------------------------------- pairs
+
+    def at(
+        self,
+        kind: Rule,
+        a: n.Node,
+        a_targets: Sequence[int],
+        b: n.Node,
+        b_targets: Sequence[int],
+        rank: int,
+        pairing: Pairing,
+    ) -> Any:
+        """``kind(a, b)`` in the axes of a larger moment; equal targets are tied axes."""
+        if pairing == "right" and self.symmetric:
+            pairing = "left"
+        ties = tuple(
+            a_targets.index(t) if t in a_targets else None  # type: ignore[attr-defined]
+            for t in b_targets
+        )
+        key = (kind.__name__, id(a), id(b), ties, pairing)
+        if key not in self._memo:
+            free = iter(range(len(a.shape), len(a.shape) + len(b.shape)))
+            own = tuple(range(len(a.shape)))
+            other = tuple(t if t is not None else next(free) for t in ties)
+            count = len(own) + sum(t is None for t in ties)
+            self._memo[key] = kind(self, a, own, b, other, count, pairing)
+        out = self._memo[key]
+        if out is ZERO:
+            return ZERO
+        targets = [*a_targets, *(t for t, tie in zip(b_targets, ties) if tie is None)]
+        if isinstance(out, tuple):
+            put = (x if x is ZERO else place(x, self.batch(pairing), targets, rank) for x in out)
+            return tuple(put)
+        return place(out, self.batch(pairing), targets, rank)
+
+    def related(self, a: n.Node, b: n.Node) -> bool:
+        """Whether two nodes share random numbers at their own layer."""
+        key = (id(a), id(b))
+        if key not in self._relations:
+            self._relations[key] = any(
+                x.relation(y) is not Relation.DISJOINT
+                for x in n.draws_of(a)
+                for y in n.draws_of(b)
+                if x.leaf == y.leaf
+            )
+        return self._relations[key]
+
+    def variance(self, leaf: int) -> Any:
+        """The variance of a parameter's entries."""
+        return jnp.asarray(self.stds[leaf], self.dtype) ** 2
+
+
+def add(a: Any, b: Any) -> Any:
+    """The sum, where ZERO is nothing."""
+    if a is ZERO:
+        return b
+    return a if b is ZERO else a + b
+
+
+def times(*factors: Any) -> Any:
+    """The product, where ZERO is absorbing."""
+    out: Any = 1.0
+    for f in factors:
+        if f is ZERO:
+            return ZERO
+        out = f if isinstance(out, float) and out == 1.0 else out * f
+    return out

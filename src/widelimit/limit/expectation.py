@@ -1,0 +1,270 @@
+"""E[product of functions of jointly Gaussian fields], by independence, duals and Stein's lemma."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from widelimit import duals
+from widelimit.errors import NotGaussianError
+from widelimit.graph import nodes as n
+from widelimit.graph.nodes import Part
+from widelimit.limit.evaluate import ZERO, Evaluation, Pairing, add, times
+from widelimit.limit.place import place
+
+
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """A scalar function of a zero-mean Gaussian ``root``; no ``apply`` means the root itself.
+
+    ``order`` counts how often the function is differentiated.
+    """
+
+    root: Part
+    apply: tuple[n.Apply, ...] = ()
+    values: tuple[Part, ...] = ()
+    activation: Any = None
+
+
+Term = tuple[tuple[Part, ...], tuple[Factor, ...]]
+"""Known coefficients and random factors, in the axes of the node they came from."""
+
+
+def factors_of(node: n.Node) -> list[Term]:
+    """Write a node as a sum of products of functions of Gaussian roots."""
+    return _terms(n.whole(node))
+
+
+def _terms(part: Part) -> list[Term]:
+    node, dims = part.node, part.dims
+    inside = lambda p: Part(p.node, tuple(dims[k] for k in p.dims))
+    if isinstance(node, n.Value):
+        return [((part,), ())]
+    match node:
+        case n.Apply(root=root, values=values):
+            factor = Factor(inside(root), (node,), tuple(inside(v) for v in values))
+            return [((), (factor,))]
+        case n.Sum(terms=terms) if not node.gaussian or any(
+            isinstance(t.node, n.Value) for t in terms
+        ):
+            return [x for t in terms for x in _terms(inside(t))]
+        case n.Scale(factor=factor, operand=operand) if not node.gaussian:
+            return [((inside(factor), *c), f) for c, f in _terms(inside(operand))]
+        case n.Product(factors=factors):
+            out: list[Term] = [((), ())]
+            for f in factors:
+                out = [(c1 + c2, f1 + f2) for c1, f1 in out for c2, f2 in _terms(inside(f))]
+            return out
+    if n.is_gaussian(node):
+        return [((), (Factor(part),))]
+    raise _refuse(node, "a linear map or join of non-Gaussian values is multiplied")
+
+
+def _refuse(node: n.Node, what: str) -> NotGaussianError:
+    return NotGaussianError(
+        what,
+        why="the expectation would be an integral over more than two correlated Gaussian "
+        "variables, for which there is no formula here.",
+        remedy="let the gates and the values come from different parameters, or put a dense "
+        "layer between them.",
+        where=getattr(node, "where", None),
+    )
+
+
+def activation_of(ev: Evaluation, factor: Factor) -> Any:
+    """The activation of a factor; the identity for a root itself."""
+    if factor.activation is not None:
+        return factor.activation
+    if not factor.apply:
+        return duals.IDENTITY
+    return ev.activations.of(factor.apply[0])
+
+
+def differentiated(ev: Evaluation, factor: Factor) -> Factor | None:
+    """The factor with its function differentiated; None for the constant one."""
+    activation = activation_of(ev, factor)
+    if activation is duals.IDENTITY:
+        return None
+    return replace(factor, activation=ev.activations.derivative(activation))
+
+
+def expect(
+    ev: Evaluation, factors: tuple[tuple[Factor, int], ...], rank: int, pairing: Pairing
+) -> Any:
+    """E[Π factors]; each factor comes with its operand, left (0) or right (1)."""
+    merged = _merge(ev, factors, pairing)
+    groups: list[list[tuple[Factor, int]]] = []
+    for item in merged:
+        touching = [g for g in groups if any(_related(ev, item[0], f) for f, _ in g)]
+        joined = [item, *(x for g in touching for x in g)]
+        groups = [g for g in groups if g not in touching]
+        groups.append(sorted(joined, key=lambda x: merged.index(x)))
+    out: Any = 1.0
+    for g in groups:
+        out = times(out, _group(ev, g, rank, pairing))
+        if out is ZERO:
+            return ZERO
+    return out
+
+
+def _related(ev: Evaluation, a: Factor, b: Factor) -> bool:
+    return ev.related(a.root.node, b.root.node)
+
+
+def _merge(
+    ev: Evaluation, factors: tuple[tuple[Factor, int], ...], pairing: Pairing
+) -> list[tuple[Factor, int]]:
+    """Functions of the same variable become one function of it."""
+    out: list[tuple[Factor, int]] = []
+    for factor, operand in factors:
+        for i, (other, where) in enumerate(out):
+            same_side = where == operand or pairing != "cross"
+            same_root = other.root.node is factor.root.node
+            if same_side and same_root and other.root.dims == factor.root.dims:
+                both = ev.activations.product(
+                    activation_of(ev, other), activation_of(ev, factor)
+                )
+                values = other.values + factor.values
+                out[i] = (Factor(other.root, (), values, both), where)
+                break
+        else:
+            out.append((factor, operand))
+    return out
+
+
+def variance(ev: Evaluation, f: Factor, operand: int, rank: int, pairing: Pairing) -> Any:
+    """The variance of a factor's root."""
+    from widelimit.limit.moments import moment
+
+    alone = ev.alone(operand, pairing)
+    root = f.root
+    out = ev.at(moment, root.node, root.dims, root.node, root.dims, rank, alone)
+    if out is ZERO:
+        import jax.numpy as jnp
+
+        return jnp.zeros((1,) * (ev.batch(pairing) + rank), ev.dtype)
+    return ev.into(out, operand, pairing) if alone != pairing else out
+
+
+def covariance(
+    ev: Evaluation,
+    f: tuple[Factor, int],
+    g: tuple[Factor, int],
+    rank: int,
+    pairing: Pairing,
+) -> Any:
+    """The covariance of two factors' roots."""
+    from widelimit.limit.moments import moment
+
+    if f[1] > g[1]:
+        f, g = g, f
+    a, b = f[0].root, g[0].root
+    if pairing == "cross" and f[1] == g[1]:
+        alone = ev.alone(f[1], pairing)
+        out = ev.at(moment, a.node, a.dims, b.node, b.dims, rank, alone)
+        return out if out is ZERO else ev.into(out, f[1], pairing)
+    return ev.at(moment, a.node, a.dims, b.node, b.dims, rank, pairing)
+
+
+def parameters(ev: Evaluation, f: Factor, operand: int, rank: int, pairing: Pairing) -> tuple:
+    """The known values a factor's function takes."""
+    return tuple(ev.value_at(v.node, v.dims, rank, operand, pairing) for v in f.values)  # type: ignore[arg-type]
+
+
+def _group(
+    ev: Evaluation, group: list[tuple[Factor, int]], rank: int, pairing: Pairing
+) -> Any:
+    if len(group) == 1:
+        ((f, operand),) = group
+        activation = activation_of(ev, f)
+        if activation is duals.IDENTITY:
+            return ZERO
+        q = variance(ev, f, operand, rank, pairing)
+        return duals.mean(activation, q, parameters(ev, f, operand, rank, pairing))
+    if len(group) == 2:
+        return pair(ev, group[0], group[1], rank, pairing, derivative=False)
+    return _stein(ev, group, rank, pairing)
+
+
+def pair(
+    ev: Evaluation,
+    f: tuple[Factor, int],
+    g: tuple[Factor, int],
+    rank: int,
+    pairing: Pairing,
+    *,
+    derivative: bool,
+) -> Any:
+    """E[f g] for two correlated roots; with ``derivative``, the pair (E[f g], E[f' g'])."""
+    if f[1] > g[1]:
+        f, g = g, f
+    phi, psi = activation_of(ev, f[0]), activation_of(ev, g[0])
+    c = covariance(ev, f, g, rank, pairing)
+    if not derivative and phi is duals.IDENTITY and psi is duals.IDENTITY:
+        return c
+    q1 = variance(ev, f[0], f[1], rank, pairing)
+    q2 = variance(ev, g[0], g[1], rank, pairing)
+    p1 = parameters(ev, f[0], f[1], rank, pairing)
+    p2 = parameters(ev, g[0], g[1], rank, pairing)
+    if not derivative and (phi is duals.IDENTITY or psi is duals.IDENTITY) and c is ZERO:
+        return ZERO
+    same = f[0].root.node is g[0].root.node and f[0].root.dims == g[0].root.dims
+    if same and pairing != "cross":
+        out = duals.second(phi, psi, q1, p1, p2, derivative=derivative)
+        return out if derivative else out.value
+    if c is ZERO:
+        c = 0.0 * (q1 + q2)
+    d = distance(ev, f, g, rank, pairing)
+    out = duals.pair(phi, psi, q1, q2, c, params1=p1, params2=p2, d=d, derivative=derivative)
+    return out if derivative else out.value
+
+
+def distance(
+    ev: Evaluation, f: tuple[Factor, int], g: tuple[Factor, int], rank: int, pairing: Pairing
+) -> Any:
+    """E[(u - v)²] where it can be had without cancellation; None otherwise."""
+    from widelimit.limit.differences import difference
+
+    a, b = f[0].root, g[0].root
+    if a.node is not b.node or f[1] == g[1] or not ev.careful:
+        return None
+    return ev.at(difference, a.node, a.dims, b.node, b.dims, rank, pairing)
+
+
+def _stein(
+    ev: Evaluation, group: list[tuple[Factor, int]], rank: int, pairing: Pairing
+) -> Any:
+    """E[r F] = Σ cov(r, r_j) E[∂_j F] takes a linear factor out of three or more."""
+    linear = [i for i, (f, _) in enumerate(group) if activation_of(ev, f) is duals.IDENTITY]
+    if not linear:
+        where = next((f.apply[0].where for f, _ in group if f.apply), None)
+        error = _refuse(group[0][0].root.node, "three or more correlated fields are multiplied")
+        raise NotGaussianError(error.what, why=error.why, remedy=error.remedy, where=where)
+    i = linear[0]
+    rest = [x for k, x in enumerate(group) if k != i]
+    total: Any = ZERO
+    for j, (f, operand) in enumerate(rest):
+        if not _related(ev, group[i][0], f):
+            continue
+        c = covariance(ev, group[i], (f, operand), rank, pairing)
+        if c is ZERO:
+            continue
+        slope = weak_derivative(ev, f)
+        left = [x for k, x in enumerate(rest) if k != j]
+        if slope is not None:
+            left = [*left[:j], (slope, operand), *left[j:]]
+        total = add(total, times(c, expect(ev, tuple(left), rank, pairing) if left else 1.0))
+    return total
+
+
+def weak_derivative(ev: Evaluation, f: Factor) -> Factor | None:
+    """The derivative for Stein's lemma, which a jump would make a delta function."""
+    activation = activation_of(ev, f)
+    if activation is duals.IDENTITY:
+        return None
+    if getattr(activation, "has_jump", False):
+        raise _refuse(f.root.node, "a discontinuous gate multiplies correlated fields")
+    return replace(f, activation=ev.activations.derivative(activation))
+
+
+__all__ = ["Factor", "Term", "expect", "factors_of", "place"]

@@ -1,0 +1,395 @@
+"""Elementwise operations on anything the reader holds."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from widelimit.errors import AmbiguousScaleError, NotGaussianError, UnsupportedPrimitiveError
+from widelimit.graph import nodes as n
+from widelimit.graph import scalar as s
+from widelimit.graph.build import Builder
+from widelimit.graph.nodes import Part
+from widelimit.trace.arrays import (
+    Aligned,
+    Array,
+    Large,
+    align,
+    concrete,
+    is_constant,
+    known_array,
+)
+from widelimit.trace.functions import is_nonnegative, read_together
+
+Elementwise = Callable[..., Any]
+
+
+def elementwise(b: Builder, name: str, function: Elementwise, arrays: list[Array], dtype: Any) -> Array:
+    """Any elementwise operation; the linear ones keep Gaussian fields Gaussian."""
+    if all(a.known for a in arrays):
+        return _known(b, name, function, arrays, dtype)
+    special = _SPECIAL.get(name)
+    if special is not None:
+        result = special(b, arrays, dtype)
+        if result is not None:
+            return result
+    _refuse_large(b, name, arrays)
+    return nonlinear(b, name, function, arrays)
+
+
+# --------------------------------------------------------------------------- known values
+
+
+def _known(b: Builder, name: str, function: Elementwise, arrays: list[Array], dtype: Any) -> Array:
+    if all(is_constant(a) for a in arrays):
+        return known_array(b, np.asarray(function(*(concrete(a) for a in arrays))))
+    large = _large_after(b, name, arrays)
+    together = align(b, arrays)
+    rank = len(together.shape)
+
+    def call(*blocks: Any) -> Any:
+        placed = [_place(x, p.dims, rank) for x, p in zip(blocks, together.parts)]
+        return function(*jnp.broadcast_arrays(*placed))
+
+    arguments = tuple(p.node for p in together.parts)
+    node = b.compute(name, call, arguments, together.shape, dtype)  # type: ignore[arg-type]
+    return Array(node, together.axes, large)
+
+
+def _place(block: Any, dims: tuple[int, ...], rank: int) -> Any:
+    block = jnp.asarray(block)
+    order = sorted(range(len(dims)), key=lambda k: dims[k])
+    block = jnp.transpose(block, order)
+    shape = [1] * rank
+    for k in order:
+        shape[dims[k]] = block.shape[order.index(k)]
+    return jnp.reshape(block, shape)
+
+
+_HOMOGENEOUS = {"sqrt": 0.5, "rsqrt": -0.5, "cbrt": 1 / 3, "square": 2.0}
+_KEEPING = {"neg", "abs", "convert_element_type", "copy", "stop_gradient", "copy_p"}
+
+
+def _large_after(b: Builder, name: str, arrays: list[Array]) -> Large | None:
+    """How a sum over width that is still large comes out of an operation, or an error."""
+    sums = [a for a in arrays if a.large is not None]
+    if not sums:
+        return None
+    first = sums[0].large
+    assert first is not None
+    if name in _KEEPING:
+        return first
+    if name in ("mul", "div") and len(arrays) == 2:
+        left, right = arrays
+        sign = 1 if name == "mul" else -1
+        if right.large is None and is_constant(right):
+            return first.times(float(np.max(np.abs(concrete(right)))) ** sign)
+        if left.large is None and is_constant(left) and name == "mul":
+            return first.times(float(np.max(np.abs(concrete(left)))))
+        if first.positive:
+            if left.large is not None and right.large is not None and right.large.positive:
+                return first.at(left.large.exponent + sign * right.large.exponent)
+            if left.large is not None:
+                return first
+            return first.at(sign * first.exponent)
+    if name in ("add", "sub") and len(sums) == len(arrays) and not first.positive:
+        return first
+    if first.positive:
+        if name in _HOMOGENEOUS:
+            return first.at(first.exponent * _HOMOGENEOUS[name])
+        if name in ("add", "sub", "max", "clamp", "integer_pow", "pow"):
+            if name in ("integer_pow", "pow"):
+                power = arrays[1] if len(arrays) > 1 else None
+                if power is not None and is_constant(power):
+                    return first.at(first.exponent * float(np.max(concrete(power))))
+                return first
+            return max((a.large for a in sums if a.large), key=lambda z: z.exponent)
+    raise ambiguous(b, name, first)
+
+
+def ambiguous(b: Builder, name: str, large: Large) -> AmbiguousScaleError:
+    """The error for a sum over width that neither vanishes in fluctuation nor may be kept."""
+    return AmbiguousScaleError(
+        f"`{name}` of a sum over {large.width} channels that grows as width^{large.exponent:.2g}",
+        why="only a sum divided by the width is deterministic in the limit (law of large "
+        "numbers); with 1/sqrt(width) it stays random, and without a factor it diverges.",
+        remedy="divide the sum by the width (for attention logits: 1/d), or contract with a "
+        "parameter of its own.",
+        where=b.where,
+    )
+
+
+def _refuse_large(b: Builder, name: str, arrays: list[Array]) -> None:
+    for a in arrays:
+        if a.large is not None and a.large.exponent > 0:
+            raise ambiguous(b, name, a.large)
+
+
+# --------------------------------------------------------------------------- linear
+
+
+def _linear(b: Builder, arrays: list[Array], signs: tuple[int, ...]) -> Array:
+    _refuse_large(b, "add", arrays)
+    together = align(b, arrays)
+    terms = []
+    for part, sign in zip(together.parts, signs):
+        terms.append(part if sign > 0 else _times_constant(b, part, -1.0))
+    node = b.add(together.shape, together.channels, terms)
+    return Array(node, together.axes)
+
+
+def _times_constant(b: Builder, part: Part, factor: float) -> Part:
+    constant = Part(b.constant(np.asarray(factor)), ())
+    node = part.node
+    if isinstance(node, n.Field):
+        inner = b.scale(node.shape, node.channels, constant, n.whole(node))
+        return Part(inner, part.dims)
+    assert isinstance(node, n.Value)
+    if isinstance(node, n.Constant):
+        return Part(b.constant(node.array * np.asarray(factor, node.array.dtype)), part.dims)
+    value = b.compute("mul", lambda x: factor * x, (node,), node.shape, node.dtype)
+    return Part(value, part.dims)
+
+
+def _add(b: Builder, arrays: list[Array], dtype: Any) -> Array:  # noqa: ARG001
+    return _linear(b, arrays, (1,) * len(arrays))
+
+
+def _sub(b: Builder, arrays: list[Array], dtype: Any) -> Array:  # noqa: ARG001
+    return _linear(b, arrays, (1, -1))
+
+
+def _neg(b: Builder, arrays: list[Array], dtype: Any) -> Array:  # noqa: ARG001
+    return _linear(b, arrays, (-1,))
+
+
+def _same(b: Builder, arrays: list[Array], dtype: Any) -> Array:  # noqa: ARG001
+    return arrays[0]
+
+
+def _mul(b: Builder, arrays: list[Array], dtype: Any) -> Array:  # noqa: ARG001
+    _refuse_large(b, "mul", arrays)
+    together = align(b, arrays)
+    left, right = together.parts
+    if isinstance(left.node, n.Value) or isinstance(right.node, n.Value):
+        if isinstance(right.node, n.Value):
+            left, right = right, left
+        return Array(b.scale(together.shape, together.channels, left, right), together.axes)
+    return _product(b, together, left, right)
+
+
+def _product(b: Builder, together: Aligned, left: Part, right: Part) -> Array:
+    for one, other in ((left, right), (right, left)):
+        if _has_tangent(one.node):
+            return Array(_distribute(b, together, one, other), together.axes)
+    found = read_together(b, (left, right))
+    if found is not None:
+        (x, y), common = found
+        expression = s.Operation("mul", operator.mul, (x, y))
+        if left.node is right.node and left.dims == right.dims:
+            expression = s.Operation("square", lambda t: t * t, (x,))
+        assert common.root is not None
+        node = b.apply(together.shape, together.channels, expression, common.root, common.values)
+        return Array(node, together.axes)
+    return Array(b.product(together.shape, together.channels, (left, right)), together.axes)
+
+
+def _has_tangent(node: n.Node) -> bool:
+    """A constant parameter, alone or beside its value."""
+    if isinstance(node, n.Tangent):
+        return isinstance(node.factor.node, n.Constant)
+    if isinstance(node, n.Scale):
+        return _has_tangent(node.operand.node)
+    if isinstance(node, n.Sum):
+        fields = [t.node for t in node.terms if isinstance(t.node, n.Field)]
+        return all(_has_tangent(f) for f in fields)
+    return False
+
+
+def _distribute(b: Builder, together: Aligned, one: Part, other: Part) -> n.Field:
+    """(value + tangent) · other, so that a Gaussian stays Gaussian."""
+    shape, channels = together.shape, together.channels
+    inside = lambda p: Part(p.node, tuple(one.dims[k] for k in p.dims))
+    match one.node:
+        case n.Sum(terms=terms):
+            products = []
+            for t in terms:
+                part = inside(t)
+                if isinstance(t.node, n.Value):
+                    products.append(b.scale(shape, channels, part, other))
+                else:
+                    products.append(_distribute(b, together, part, other))
+            return b.add(shape, channels, [n.whole(p) for p in products])
+        case n.Scale(factor=factor, operand=operand):
+            inner = _distribute(b, together, inside(operand), other)
+            return b.scale(shape, channels, inside(factor), n.whole(inner))
+    return b.product(shape, channels, (one, other))
+
+
+def _div(b: Builder, arrays: list[Array], dtype: Any) -> Array | None:
+    top, bottom = arrays
+    if not bottom.known:
+        return None
+    one = known_array(b, np.ones((), dtype))
+    return _mul(b, [top, _known(b, "div", operator.truediv, [one, bottom], dtype)], dtype)
+
+
+# --------------------------------------------------------------------------- nonlinear
+
+
+def nonlinear(b: Builder, name: str, function: Elementwise, arrays: list[Array]) -> Array:
+    """A scalar function of fields that share one Gaussian root."""
+    together = align(b, arrays)
+    return Array(apply_parts(b, name, function, together), together.axes)
+
+
+def apply_parts(b: Builder, name: str, function: Elementwise, together: Aligned) -> n.Field:
+    """The node of a scalar function, or the error that says why there is none."""
+    found = read_together(b, together.parts)
+    if found is None:
+        raise not_gaussian(b, name)
+    expressions, common = found
+    assert common.root is not None
+    expression = s.Operation(name, function, tuple(expressions))
+    return b.apply(together.shape, together.channels, expression, common.root, common.values)
+
+
+def not_gaussian(b: Builder, name: str) -> NotGaussianError:
+    """The error for a nonlinearity on something that is not a function of one Gaussian."""
+    return NotGaussianError(
+        f"`{name}` acts on a value that is not Gaussian, nor a function of one Gaussian field",
+        why="after a product, a pooling or a sum of different activations the value has no "
+        "closed-form distribution, so the moments of a nonlinearity on it have no closed form.",
+        remedy="put a dense layer (a contraction with a parameter) between the two, which makes "
+        "the value Gaussian again.",
+        where=b.where,
+    )
+
+
+def _compare(name: str, function: Elementwise) -> Callable[..., Array | None]:
+    """A comparison of two fields is one of their difference with zero."""
+
+    def rule(b: Builder, arrays: list[Array], dtype: Any) -> Array | None:
+        if len(arrays) != 2 or any(a.known for a in arrays):
+            return None
+        if read_together(b, align(b, arrays).parts) is not None:
+            return None
+        difference = _sub(b, arrays, dtype)
+        if not n.is_gaussian(difference.node):
+            return None
+        return nonlinear(b, name, function, [difference, known_array(b, np.zeros(()))])
+
+    return rule
+
+
+def _extreme(sign: int) -> Callable[..., Array | None]:
+    """max(a, b) = b + relu(a - b) and min(a, b) = b - relu(b - a), for Gaussian fields."""
+
+    def rule(b: Builder, arrays: list[Array], dtype: Any) -> Array | None:
+        if any(a.known for a in arrays):
+            return None
+        if read_together(b, align(b, arrays).parts) is not None:
+            return None
+        difference = _sub(b, arrays if sign > 0 else arrays[::-1], dtype)
+        if not n.is_gaussian(difference.node):
+            return None
+        rest = nonlinear(b, "relu", lambda t: jnp.maximum(t, 0), [difference])
+        return _linear(b, [arrays[1], rest], (1, sign))
+
+    return rule
+
+
+def _select(b: Builder, arrays: list[Array], dtype: Any) -> Array | None:  # noqa: ARG001
+    """where(p, a, b) over several roots is p·a + (1 - p)·b."""
+    if read_together(b, align(b, arrays).parts) is not None:
+        return None
+    which, *cases = arrays
+    total: Array | None = None
+    for k, case in enumerate(cases):
+        is_k = lambda p, k=k: jnp.where(jnp.asarray(p).astype(int) == k, 1.0, 0.0)
+        if which.known:
+            chosen = _known(b, "select", lambda p, k=k: is_k(p, k).astype(dtype), [which], dtype)
+        else:
+            chosen = nonlinear(b, "select", is_k, [which])
+        if case.known and chosen.known:
+            term = _known(b, "mul", operator.mul, [chosen, case], dtype)
+        else:
+            term = _mul(b, [chosen, case], dtype)
+        total = term if total is None else _add(b, [total, term], dtype)
+    return total
+
+
+def power(b: Builder, array: Array, exponent: int, dtype: Any) -> Array:
+    """A whole power; of a field with several roots, the product of its copies."""
+    function = lambda t: t**exponent
+    if array.known:
+        if array.large is not None:
+            constant = known_array(b, np.asarray(float(exponent)))
+            return _known(b, "pow", lambda t, _: t**exponent, [array, constant], dtype)
+        return _known(b, "integer_pow", function, [array], dtype)
+    name = "even_power" if exponent % 2 == 0 and exponent > 0 else "integer_pow"
+    together = align(b, [array])
+    if read_together(b, together.parts) is not None:
+        return nonlinear(b, name, function, [array])
+    if exponent < 0:
+        raise not_gaussian(b, "integer_pow")
+    node = b.product(together.shape, together.channels, together.parts * exponent)
+    return Array(node, together.axes)
+
+
+def nonnegative(node: n.Node) -> bool:
+    """Whether a field is nowhere negative by construction."""
+    match node:
+        case n.Apply(expression=expression, values=values):
+            return is_nonnegative(expression, len(values))
+        case n.Product(factors=factors):
+            a, *rest = factors
+            pairs = len(factors) == 2 and rest[0].node is a.node and rest[0].dims == a.dims
+            return pairs or all(nonnegative(f.node) for f in factors)
+        case n.Scale(factor=factor, operand=operand):
+            constant = isinstance(factor.node, n.Constant) and bool(np.all(factor.node.array >= 0))
+            return constant and nonnegative(operand.node)
+        case n.Sum(terms=terms):
+            return all(
+                nonnegative(t.node)
+                or (isinstance(t.node, n.Constant) and bool(np.all(t.node.array >= 0)))
+                for t in terms
+            )
+    return False
+
+
+_SPECIAL: dict[str, Callable[..., Array | None]] = {
+    "add": _add,
+    "add_any": _add,
+    "sub": _sub,
+    "neg": _neg,
+    "mul": _mul,
+    "div": _div,
+    "copy": _same,
+    "copy_p": _same,
+    "reduce_precision": _same,
+    "max": _extreme(1),
+    "min": _extreme(-1),
+    "select_n": _select,
+    **{
+        name: _compare(name, function)
+        for name, function in {
+            "gt": operator.gt, "ge": operator.ge, "lt": operator.lt, "le": operator.le,
+        }.items()
+    },
+}
+
+
+def unsupported(b: Builder, name: str, why: str = "", remedy: str = "") -> UnsupportedPrimitiveError:
+    """The error for a primitive without a rule."""
+    return UnsupportedPrimitiveError(
+        f"`{name}` has no rule on random values",
+        why=why or "the reader does not know the infinite-width limit of this operation.",
+        remedy=remedy or "compute it from the input alone, write it with other operations, or "
+        "sample finite networks instead.",
+        where=b.where,
+    )

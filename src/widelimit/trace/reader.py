@@ -1,0 +1,274 @@
+"""Walk a jaxpr with abstract values and return the graph of the network it computes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
+
+from widelimit.errors import UnsupportedPrimitiveError, Where, WideLimitError
+from widelimit.graph import nodes as n
+from widelimit.graph.build import Builder
+from widelimit.trace.arrays import (
+    Array,
+    Operand,
+    Parameter,
+    concrete,
+    is_constant,
+    known_array,
+    materialise,
+)
+from widelimit.trace.leaves import Leaf, Leaves, as_array
+from widelimit.trace.structure import known_shaped
+
+Rule = Callable[["Reader", JaxprEqn, list[Operand]], list[Operand]]
+RULES: dict[str, Rule] = {}
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Register the reading of one or several primitives."""
+
+    def register(function: Rule) -> Rule:
+        for name in names:
+            RULES[name] = function
+        return function
+
+    return register
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A network as data: its outputs, in the program's arrangement, and all nodes made."""
+
+    outputs: tuple[Array, ...]
+    nodes: tuple[n.Node, ...]
+    leaves: tuple[Leaf, ...]
+    structure: Any
+
+
+class Reader:
+    """The state of one walk: the builder, the parameters, and the line being read."""
+
+    def __init__(self, leaves: tuple[Leaf, ...]) -> None:
+        self.b = Builder()
+        self.leaves = Leaves(leaves)
+
+    def array(self, operand: Operand) -> Array:
+        """The operand as a value or a field."""
+        return as_array(self.b, self.leaves, operand)
+
+    def run(self, jaxpr: Jaxpr, consts: list[Operand], inputs: list[Operand]) -> list[Operand]:
+        """Read a jaxpr; equations whose results are not needed are skipped."""
+        env: dict[Any, Operand] = {}
+        env.update(zip(jaxpr.constvars, consts))
+        env.update(zip(jaxpr.invars, inputs))
+
+        def look_up(v: Any) -> Operand:
+            if isinstance(v, Literal):
+                return known_array(self.b, v.val)
+            return env[v]
+
+        for eqn in needed(jaxpr):
+            outer = self.b.where
+            self.b.where = where_of(eqn) or outer
+            results = self.equation(eqn, [look_up(v) for v in eqn.invars])
+            self.b.where = outer
+            for v, result in zip(eqn.outvars, results):
+                if result.shape != tuple(v.aval.shape):
+                    msg = f"{eqn.primitive.name}: read {result.shape}, program {v.aval.shape}"
+                    raise AssertionError(msg)
+                env[v] = result
+        return [look_up(v) for v in jaxpr.outvars]
+
+    def equation(self, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
+        """Read one equation."""
+        name = eqn.primitive.name
+        if all(isinstance(o, Array) and o.known for o in operands):
+            if not any(o.large for o in operands if isinstance(o, Array)) and name not in ALWAYS:
+                return self.known(eqn, operands)  # type: ignore[arg-type]
+        found = RULES.get(name)
+        if found is None:
+            raise self.unsupported(name)
+        try:
+            return found(self, eqn, operands)
+        except NotImplementedError as missing:
+            raise self.unsupported(name, str(missing)) from missing
+
+    def unsupported(self, name: str, why: str = "") -> UnsupportedPrimitiveError:
+        """The error for a primitive without a rule."""
+        return UnsupportedPrimitiveError(
+            f"`{name}` has no rule on random values",
+            why=why or "the reader does not know the infinite-width limit of this operation.",
+            remedy="compute it from the input alone, write it with other operations, or sample "
+            "finite networks instead.",
+            where=self.b.where,
+        )
+
+    def known(self, eqn: JaxprEqn, operands: list[Array]) -> list[Operand]:
+        """Any equation on known values: kept as it is, evaluated one example at a time."""
+        run = equation_function(eqn)
+        variables = [o for o, v in zip(operands, eqn.invars) if not isinstance(v, Literal)]
+        if all(is_constant(o) for o in variables):
+            with jax.ensure_compile_time_eval():
+                results = run(*(concrete(o) for o in variables))
+            return [known_array(self.b, np.asarray(r)) for r in results]
+        out: list[Operand] = []
+        for k, v in enumerate(eqn.outvars):
+            shape = tuple(v.aval.shape)
+            small = tuple(s for s in shape if s > 1)
+
+            def call(*blocks: Any, k: int = k, small: tuple[int, ...] = small) -> Any:
+                full = [
+                    materialise(o, x, jax.numpy).astype(e.aval.dtype)
+                    for o, x, e in zip(variables, blocks, inputs)
+                ]
+                return run(*full)[k].reshape(small)
+
+            inputs = [v for v in eqn.invars if not isinstance(v, Literal)]
+            arguments = tuple(o.value for o in variables)
+            node = self.b.compute(eqn.primitive.name, call, arguments, small, v.aval.dtype)
+            out.append(known_shaped(node, shape))
+        return out
+
+
+ALWAYS: set[str] = set()
+"""Primitives whose rule also handles known values, because it sees more structure there."""
+
+
+def needed(jaxpr: Jaxpr) -> list[JaxprEqn]:
+    """The equations that the outputs depend on."""
+    wanted = {v for v in jaxpr.outvars if not isinstance(v, Literal)}
+    kept: list[JaxprEqn] = []
+    for eqn in reversed(jaxpr.eqns):
+        if any(v in wanted for v in eqn.outvars):
+            kept.append(eqn)
+            wanted.update(v for v in eqn.invars if not isinstance(v, Literal))
+    return kept[::-1]
+
+
+def equation_function(eqn: JaxprEqn) -> Callable[..., list[Any]]:
+    """One equation as a function of its non-literal inputs."""
+    inputs = [v for v in eqn.invars if not isinstance(v, Literal)]
+    distinct = list(dict.fromkeys(inputs))
+    one = Jaxpr([], distinct, list(eqn.outvars), [eqn])
+    run = jaxpr_as_fun(ClosedJaxpr(one, []))
+    places = [inputs.index(v) for v in distinct]
+    return lambda *arguments: run(*(arguments[i] for i in places))
+
+
+# --------------------------------------------------------------------------- where in the code
+
+_LIBRARIES = tuple(
+    os.path.join(os.path.dirname(os.path.realpath(p)), "")
+    for name in ("jax", "equinox", "flax", "jaxtyping")
+    if (p := getattr(sys.modules.get(name), "__file__", None))
+) + (
+    os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), ""),
+    os.path.join(os.path.realpath(sysconfig.get_paths()["stdlib"]), ""),
+)
+_PACKAGES = tuple(os.sep + os.path.join("site-packages", p) + os.sep
+                  for p in ("jax", "jaxlib", "equinox", "flax", "jaxtyping", "beartype"))
+
+
+def where_of(eqn: JaxprEqn) -> Where | None:
+    """The innermost line of the user's own code behind an equation."""
+    traceback = getattr(eqn.source_info, "traceback", None)
+    if traceback is None:
+        return None
+    for frame in traceback.frames:
+        file = frame.file_name
+        stdlib_site = "site-packages" in file
+        if any(p in file for p in _PACKAGES):
+            continue
+        if not stdlib_site and file.startswith(_LIBRARIES):
+            continue
+        if file.startswith("<") and file != "<stdin>":
+            continue
+        return Where(file, frame.line_num, frame.function_name)
+    return None
+
+
+# --------------------------------------------------------------------------- the entry
+
+
+def read(
+    apply: Callable[[list[Any], Any], Any],
+    arrays: tuple[jax.ShapeDtypeStruct, ...],
+    leaves: tuple[Leaf, ...],
+    example: Any,
+) -> Graph:
+    """Read ``apply(arrays, x)`` for one example ``x``.
+
+    Parameters
+    ----------
+    apply
+        A function of the list of parameter arrays and of one example.
+    arrays
+        Shapes of the parameters.
+    leaves
+        What is known of each parameter.
+    example
+        A pytree of ``jax.ShapeDtypeStruct``: the shape of one example.
+
+    Raises
+    ------
+    WideLimitError
+        If an operation has no limit, or an assumption of the limit fails.
+    """
+    import widelimit.trace.rules  # noqa: F401  (registers the rules)
+
+    dtype = _float_dtype(example)
+    retyped = [
+        jax.ShapeDtypeStruct(a.shape, dtype) if np.issubdtype(a.dtype, np.floating) else a
+        for a in arrays
+    ]
+    shape: list[Any] = []
+
+    def flat(parameters: list[Any], x: Any) -> list[Any]:
+        out = apply(parameters, x)
+        values, structure = jax.tree.flatten(out)
+        shape.append(structure)
+        return values
+
+    with jax.ensure_compile_time_eval():
+        closed = jax.make_jaxpr(flat)(retyped, example)
+    reader = Reader(leaves)
+    parameters: list[Operand] = [
+        Parameter(i, _index(a.shape)) for i, a in enumerate(arrays)
+    ]
+    inputs: list[Operand] = []
+    for k, s in enumerate(jax.tree.leaves(example)):
+        small = tuple(d for d in s.shape if d > 1)
+        node = n.Input(small, s.dtype, k)
+        reader.b.nodes.append(node)
+        inputs.append(known_shaped(node, tuple(s.shape)))
+    consts: list[Operand] = [known_array(reader.b, c) for c in closed.consts]
+    with jax.ensure_compile_time_eval():
+        outputs = reader.run(closed.jaxpr, consts, [*parameters, *inputs])
+        arrays_out = tuple(reader.array(o) for o in outputs)
+    for a in arrays_out:
+        if a.large is not None and a.large.exponent > 0.1 and not a.large.positive:
+            raise WideLimitError(
+                f"the output is a sum over {a.large.width} channels without a factor 1/width",
+                why="it does not become deterministic in the limit.",
+                remedy="divide by the width, or read out with a parameter.",
+            )
+    return Graph(arrays_out, tuple(reader.b.nodes), leaves, shape[-1])
+
+
+def _index(shape: tuple[int, ...]) -> np.ndarray:
+    from widelimit.graph.index import full_index
+
+    return full_index(shape)
+
+
+def _float_dtype(example: Any) -> Any:
+    floats = [s.dtype for s in jax.tree.leaves(example) if np.issubdtype(s.dtype, np.floating)]
+    return np.result_type(*floats) if floats else jax.numpy.zeros(()).dtype

@@ -1,0 +1,461 @@
+"""Operations that only move entries: reshape, transpose, broadcast, slice, join, index."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from widelimit.errors import UnsupportedPrimitiveError
+from widelimit.graph import channels as chan
+from widelimit.graph import nodes as n
+from widelimit.graph.build import Builder
+from widelimit.graph.nodes import Shape
+from widelimit.trace.arrays import (
+    Array,
+    Atom,
+    Channel,
+    Concatenation,
+    Operand,
+    Parameter,
+    Position,
+    Repeat,
+    common_sizes,
+    drop_position,
+    materialise,
+    refine,
+    value_array,
+)
+
+
+def transpose(b: Builder, a: Operand, order: tuple[int, ...]) -> Operand:  # noqa: ARG001
+    """Reorder the program axes."""
+    match a:
+        case Parameter():
+            return replace(a, index=np.transpose(a.index, order))
+        case Concatenation():
+            pieces = tuple(transpose(b, p, order) for p in a.pieces)
+            return Concatenation(pieces, order.index(a.axis))  # type: ignore[arg-type]
+    return replace(a, axes=tuple(a.axes[k] for k in order))
+
+
+def broadcast(b: Builder, a: Operand, shape: Shape, dims: tuple[int, ...]) -> Operand:
+    """``lax.broadcast_in_dim``: new axes repeat, axes of size one stretch."""
+    match a:
+        case Parameter():
+            block = a.index.reshape([a.shape[dims.index(k)] if k in dims else 1
+                                     for k in range(len(shape))])
+            return replace(a, index=np.broadcast_to(block, shape))
+        case Concatenation():
+            pieces = []
+            for p in a.pieces:
+                own = list(shape)
+                own[dims[a.axis]] = p.shape[a.axis]
+                pieces.append(broadcast(b, p, tuple(own), dims))
+            return Concatenation(tuple(pieces), dims[a.axis])
+    axes: list[tuple[Atom, ...]] = []
+    for k, size in enumerate(shape):
+        if k in dims and a.shape[dims.index(k)] == size:
+            axes.append(a.axes[dims.index(k)])
+        else:
+            axes.append((Repeat(size),) if size > 1 else ())
+    return replace(a, axes=tuple(axes))
+
+
+def reshape(b: Builder, a: Operand, shape: Shape) -> Operand:
+    """Regroup the axes in row-major order."""
+    if a.shape == shape:
+        return a
+    match a:
+        case Parameter():
+            return replace(a, index=a.index.reshape(shape))
+        case Concatenation():
+            return _reshape_pieces(b, a, shape)
+    ones = tuple((s,) for s in shape)
+    flat = tuple(atom for axis in a.axes for atom in axis)
+    if not flat:
+        return replace(a, axes=tuple(() for _ in shape))
+    merged = Array(a.node, (flat,), a.large)
+    target = Array(a.node, ((),))  # only its sizes are used
+    del target, ones
+    try:
+        cuts = _cuts([merged.size(x) for x in flat])
+        wanted = _cuts(list(shape))
+        sizes = _sizes_between(sorted(cuts | wanted))
+        merged = refine(b, merged, 0, sizes)
+    except ValueError:
+        merged = _merge_positions(b, merged)
+        sizes = _sizes_between(sorted(_cuts([merged.size(x) for x in merged.axes[0]])
+                                      | _cuts(list(shape))))
+        try:
+            merged = refine(b, merged, 0, sizes)
+        except ValueError as bad:
+            raise UnsupportedPrimitiveError(
+                "`reshape` mixes a wide axis with another in a way that cannot be followed",
+                why="the new axes do not fall on boundaries of the wide axis.",
+                remedy="reshape the wide axis by itself, or keep it last.",
+                where=b.where,
+            ) from bad
+    return Array(merged.node, _regroup(merged, shape), merged.large)
+
+
+def _cuts(sizes: list[int]) -> set[int]:
+    out, product = {1}, 1
+    for s in reversed(sizes):
+        product *= s
+        out.add(product)
+    return out
+
+
+def _sizes_between(cuts: list[int]) -> Shape:
+    sizes = []
+    for small, big in zip(cuts, cuts[1:]):
+        if big % small:
+            raise ValueError(cuts)
+        sizes.append(big // small)
+    return tuple(reversed(sizes))
+
+
+def _regroup(a: Array, shape: Shape) -> tuple[tuple[Atom, ...], ...]:
+    atoms = list(a.axes[0])
+    axes: list[tuple[Atom, ...]] = []
+    for size in shape:
+        group: list[Atom] = []
+        while math.prod(a.size(x) for x in group) < size:
+            group.append(atoms.pop(0))
+        axes.append(tuple(group))
+    return tuple(axes)
+
+
+def _merge_positions(b: Builder, a: Array) -> Array:
+    """Merge all atoms, which must be positions, into one."""
+    atoms = a.axes[0]
+    if not all(isinstance(x, Position) for x in atoms):
+        raise UnsupportedPrimitiveError(
+            "`reshape` mixes a wide axis with another in a way that cannot be followed",
+            why="the new axes do not fall on boundaries of the wide axis.",
+            remedy="reshape the wide axis by itself, or keep it last.",
+            where=b.where,
+        )
+    acted = tuple(x.axis for x in atoms if isinstance(x, Position))
+    size = math.prod(a.size(x) for x in atoms)
+    node = b.select_any(a.node, acted, (size,), lambda t: t.reshape(size), "reshape")
+    return Array(node, ((Position(0),),), a.large)
+
+
+def _reshape_pieces(b: Builder, a: Concatenation, shape: Shape) -> Operand:
+    before, after = a.shape[: a.axis], a.shape[a.axis + 1 :]
+    head = math.prod(before)
+    for axis, size in enumerate(shape):
+        if math.prod(shape[:axis]) == head and size == a.shape[a.axis]:
+            tail = shape[axis + 1 :]
+            if math.prod(tail) != math.prod(after):
+                break
+            pieces = tuple(
+                reshape(b, p, (*shape[:axis], p.shape[a.axis], *tail)) for p in a.pieces
+            )
+            return Concatenation(pieces, axis)  # type: ignore[arg-type]
+    raise UnsupportedPrimitiveError(
+        "`reshape` of an axis joined from different kinds of arrays",
+        why="the joined axis would be cut across the seam.",
+        remedy="reshape the parts before concatenating them.",
+        where=b.where,
+    )
+
+
+# --------------------------------------------------------------------------- taking entries
+
+
+def take(b: Builder, a: Operand, axis: int, chosen: np.ndarray) -> Operand:
+    """Keep the ``chosen`` places of one program axis, in that order."""
+    if len(chosen) == a.shape[axis] and np.array_equal(chosen, np.arange(len(chosen))):
+        return a
+    match a:
+        case Parameter():
+            return replace(a, index=_take_view(a.index, axis, chosen))
+        case Concatenation() if axis != a.axis:
+            return Concatenation(tuple(take(b, p, axis, chosen) for p in a.pieces), a.axis)  # type: ignore[misc]
+        case Concatenation():
+            return _take_across(b, a, chosen)
+    atoms = a.axes[axis]
+    if all(isinstance(x, Repeat) for x in atoms):
+        new = (Repeat(len(chosen)),) if len(chosen) > 1 else ()
+        return replace(a, axes=(*a.axes[:axis], new, *a.axes[axis + 1 :]))
+    if len(atoms) > 1:
+        return _take_atoms(b, a, axis, chosen)
+    (atom,) = atoms
+    if isinstance(atom, Channel):
+        return _take_channel(b, a, axis, atom, chosen)
+    assert isinstance(atom, Position)
+    out = (len(chosen),) if len(chosen) > 1 else ()
+    picked = chosen if len(chosen) > 1 else int(chosen[0])
+    node = b.select_any(a.node, (atom.axis,), out, lambda t: t[picked], "take")
+    axes = drop_position(a.axes, atom.axis)
+    fresh = (Position(len(node.shape) - 1, atom.wide),) if out else ()
+    return Array(node, (*axes[:axis], fresh, *axes[axis + 1 :]), a.large)
+
+
+def _take_view(index: np.ndarray, axis: int, chosen: np.ndarray) -> np.ndarray:
+    step = np.diff(chosen)
+    if len(chosen) == 1 or (np.all(step == step[0]) and step[0] > 0):
+        stride = int(step[0]) if len(chosen) > 1 else 1
+        window = slice(int(chosen[0]), int(chosen[-1]) + 1, stride)
+        return index[(slice(None),) * axis + (window,)]
+    return np.take(index, chosen, axis=axis)
+
+
+def _take_channel(b: Builder, a: Array, axis: int, atom: Channel, chosen: np.ndarray) -> Array:
+    if len(np.unique(chosen)) != len(chosen):
+        raise UnsupportedPrimitiveError(
+            "indexing repeats channels of a wide axis",
+            why="repeated channels are not independent of each other.",
+            remedy="index every channel at most once.",
+            where=b.where,
+        )
+    if len(chosen) == 1:
+        # One channel of a wide axis: a single random number, with no copies beside it.
+        field = chan.split(b, chan.take(b, a.field, atom.axis, chosen), atom.axis, ())
+        shift = lambda x: Channel(x.axis - 1) if (
+            isinstance(x, Channel) and x.axis > atom.axis
+        ) else x
+        axes = [tuple(shift(x) for x in ax) for ax in a.axes]
+        axes[axis] = ()
+        return Array(field, tuple(axes))
+    return Array(chan.take(b, a.field, atom.axis, chosen), a.axes)
+
+
+def _take_atoms(b: Builder, a: Array, axis: int, chosen: np.ndarray) -> Operand:
+    """Indexing an axis made of several atoms, when it acts on one of them."""
+    sizes = tuple(a.size(x) for x in a.axes[axis])
+    grid = np.stack(np.unravel_index(chosen, sizes))
+    if len(chosen) == 1:
+        expanded = reshape(b, a, (*a.shape[:axis], *sizes, *a.shape[axis + 1 :]))
+        for k in range(len(sizes)):
+            expanded = take(b, expanded, axis + k, grid[k])
+        return reshape(b, expanded, (*a.shape[:axis], 1, *a.shape[axis + 1 :]))
+    for k in range(len(sizes)):
+        kept = np.unique(grid[k])
+        rest = tuple(s for i, s in enumerate(sizes) if i != k)
+        product = (*sizes[:k], len(kept), *sizes[k + 1 :])
+        if math.prod(product) != len(chosen) or len(chosen) != len(kept) * math.prod(rest):
+            continue
+        full = np.ravel_multi_index(
+            np.ix_(*[kept if i == k else np.arange(s) for i, s in enumerate(sizes)]), sizes
+        )
+        if np.array_equal(full.ravel(), chosen):
+            expanded = reshape(b, a, (*a.shape[:axis], *sizes, *a.shape[axis + 1 :]))
+            picked = take(b, expanded, axis + k, kept)
+            return reshape(b, picked, (*a.shape[:axis], len(chosen), *a.shape[axis + 1 :]))
+    if all(isinstance(x, Position) for x in a.axes[axis]):
+        merged_axes = tuple(x.axis for x in a.axes[axis] if isinstance(x, Position))
+        out = (len(chosen),) if len(chosen) > 1 else ()
+        picked_i = chosen if len(chosen) > 1 else int(chosen[0])
+        node = b.select_any(a.node, merged_axes, out, lambda t: t.reshape(-1)[picked_i], "take")
+        left = [k for k in range(len(a.node.shape)) if k not in merged_axes]
+        rename = {k: i for i, k in enumerate(left)}
+        axes = [
+            tuple(replace(x, axis=rename[x.axis]) if isinstance(x, Position) else x for x in ax)
+            if i != axis
+            else ()
+            for i, ax in enumerate(a.axes)
+        ]
+        if out:
+            axes[axis] = (Position(len(left)),)
+        return Array(node, tuple(axes), a.large)
+    raise UnsupportedPrimitiveError(
+        "indexing cuts across the wide part of an axis",
+        why="the axis is made of several, and the places chosen are not whole slices of one.",
+        remedy="reshape the axis apart and index the part you mean.",
+        where=b.where,
+    )
+
+
+def _take_across(b: Builder, a: Concatenation, chosen: np.ndarray) -> Operand:
+    starts = np.cumsum([0, *a.sizes])
+    owner = np.searchsorted(starts, chosen, side="right") - 1
+    pieces: list[Array | Parameter] = []
+    i = 0
+    while i < len(chosen):
+        j = i
+        while j < len(chosen) and owner[j] == owner[i]:
+            j += 1
+        part = take(b, a.pieces[owner[i]], a.axis, chosen[i:j] - starts[owner[i]])
+        assert not isinstance(part, Concatenation)
+        pieces.append(part)
+        i = j
+    return pieces[0] if len(pieces) == 1 else Concatenation(tuple(pieces), a.axis)
+
+
+def by_index(
+    b: Builder, a: Operand, move: Callable[[Any], Any], shape: Shape
+) -> Operand | None:
+    """Any selection of entries, understood by doing it to the array of flat indices."""
+    flat = np.arange(math.prod(a.shape)).reshape(a.shape)
+    moved = np.asarray(move(flat))
+    if isinstance(a, Parameter):
+        return replace(a, index=a.index.reshape(-1)[moved])
+    if moved.size == 0:
+        return None
+    places = np.unravel_index(moved.reshape(-1), a.shape)
+    result: Operand = a
+    chosen = [np.asarray(list(dict.fromkeys(p.tolist()))) for p in places]
+    if math.prod(len(c) for c in chosen) == moved.size:
+        rebuilt = np.ravel_multi_index(np.ix_(*chosen), a.shape) if chosen else flat
+        if np.array_equal(rebuilt.ravel(), moved.ravel()):
+            for axis, c in enumerate(chosen):
+                result = take(b, result, axis, c)
+            return reshape(b, result, shape)
+    return None
+
+
+# --------------------------------------------------------------------------- joining
+
+
+def concatenate(b: Builder, pieces: list[Operand], axis: int) -> Operand:
+    """Join along one axis; position axes become one, other kinds stay apart."""
+    flat: list[Array | Parameter] = []
+    for p in pieces:
+        if isinstance(p, Concatenation):
+            if p.axis != axis:
+                raise UnsupportedPrimitiveError(
+                    "arrays joined from different kinds along one axis are joined along another",
+                    why="the two seams cross.",
+                    remedy="concatenate along one axis only.",
+                    where=b.where,
+                )
+            flat.extend(p.pieces)
+        else:
+            flat.append(p)
+    arrays = [p for p in flat if isinstance(p, Array)]
+    if len(arrays) == len(flat) and _joinable(arrays, axis):
+        return _join(b, arrays, axis)
+    return Concatenation(tuple(flat), axis)
+
+
+def _joinable(arrays: list[Array], axis: int) -> bool:
+    atoms = [x for a in arrays for x in a.axes[axis]]
+    if any(isinstance(x, Channel) for x in atoms):
+        return False
+    wide = [isinstance(x, Position) and x.wide for x in atoms]
+    fields = [a for a in arrays if not a.known]
+    if any(wide) or not fields:
+        return not fields
+    # Every piece must show the same channels in the same places.
+    first = fields[0]
+    kinds = lambda a: [
+        [isinstance(x, Channel) for x in ax] for k, ax in enumerate(a.axes) if k != axis
+    ]
+    sizes_agree = all(kinds(a) == kinds(first) for a in fields)
+    return sizes_agree and len(fields) == len(arrays)
+
+
+def _join(b: Builder, arrays: list[Array], axis: int) -> Array:
+    if all(a.known for a in arrays):
+        values = tuple(a.value for a in arrays)
+        shape = list(arrays[0].shape)
+        shape[axis] = sum(a.shape[axis] for a in arrays)
+
+        def call(*blocks: Any) -> Any:
+            full = [materialise(a, x, jnp) for a, x in zip(arrays, blocks)]
+            return jnp.concatenate(full, axis).reshape([s for s in shape if s > 1])
+
+        kept = tuple(s for s in shape if s > 1)
+        node = b.compute("concatenate", call, values, kept, arrays[0].value.dtype)
+        return known_shaped(node, tuple(shape))
+    rest = [k for k in range(len(arrays[0].axes)) if k != axis]
+    order = (axis, *rest)
+    moved = [transpose(b, a, order) for a in arrays]
+    heads = [m.shape[0] for m in moved]
+    length = sum(heads)
+    nodes: list[n.Node] = []
+    axes: tuple[tuple[Atom, ...], ...] = ()
+    sizes = [common_sizes([m for m in moved if isinstance(m, Array)], k + 1)
+             for k in range(len(rest))]
+    for m, head in zip(moved, heads):
+        assert isinstance(m, Array)
+        a = m
+        for k, cut in enumerate(sizes):
+            a = refine(b, a, k + 1, cut)
+        a = _as_positions(b, a, head)
+        nodes.append(a.node)
+        axes = a.axes
+    field = b.join(tuple(nodes), 0, nodes[0].channels)  # type: ignore[attr-defined]
+    out = Array(field, axes)
+    assert out.shape[0] == length
+    return transpose(b, out, tuple(np.argsort(order)))  # type: ignore[return-value]
+
+
+def _as_positions(b: Builder, a: Array, head: int) -> Array:
+    """Repeats become positions and the joined axis comes first, so that pieces agree."""
+    positions: list[int | None] = [None if not a.axes[0] else -1]
+    del positions
+    order: list[int] = []
+    shape: list[int] = []
+    axes: list[tuple[Atom, ...]] = []
+    sources: list[tuple[int | None, int]] = []  # (old position or None for a repeat, size)
+    channel_order: list[int] = []
+    head_atoms = a.axes[0]
+    for k, ax in enumerate(a.axes):
+        new: list[Atom] = []
+        for x in ax:
+            if isinstance(x, Channel):
+                new.append(Channel(len(channel_order)))
+                channel_order.append(x.axis)
+            else:
+                new.append(Position(len(sources)))
+                sources.append((x.axis if isinstance(x, Position) else None, a.size(x)))
+        if k == 0:
+            count = len(sources)
+            if len(head_atoms) != 1:
+                sources = [(None, head)] if not head_atoms else sources
+                count = len(sources)
+            new = [Position(0)]
+            if len(head_atoms) > 1:
+                raise UnsupportedPrimitiveError(
+                    "joining along an axis made of several",
+                    why="the reader joins whole axes only.",
+                    remedy="reshape after concatenating.",
+                    where=b.where,
+                )
+            assert count == 1
+        axes.append(tuple(new))
+    order = [s for s, _ in sources if s is not None]
+    repeats = tuple(i for i, (s, _) in enumerate(sources) if s is None)
+    shape = [size for _, size in sources]
+
+    def arrange(t: Any) -> Any:
+        t = jnp.transpose(t, order) if order else t
+        for i in repeats:
+            t = jnp.expand_dims(t, i)
+        return jnp.broadcast_to(t, shape)
+
+    field = chan.permute(b, a.field, tuple(channel_order))
+    acted = tuple(range(len(field.shape)))
+    if order != list(acted) or repeats:
+        field = b.map(field, acted, tuple(shape), arrange, selects=True, name="arrange")
+    return Array(field, tuple(axes))
+
+
+def known_shaped(node: n.Value, shape: Shape) -> Array:
+    """A value whose node leaves out the axes of size one."""
+    axes: list[tuple[Atom, ...]] = []
+    count = 0
+    for s in shape:
+        if s > 1:
+            axes.append((Position(count),))
+            count += 1
+        else:
+            axes.append(())
+    out = Array(node, tuple(axes))
+    assert out.shape == tuple(shape)
+    return out
+
+
+__all__ = [
+    "broadcast", "by_index", "concatenate", "known_shaped", "reshape", "take", "transpose",
+    "value_array",
+]
