@@ -4,6 +4,7 @@ With h_k the normalised Hermite polynomials, a_k(q) = E[phi(sqrt(q) z) h_k(z)]. 
 tail, sum_(k >= K) a_k^2 = E[phi^2] - sum_(k < K) a_k^2, and with it the number of terms.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._activation import WeakDerivative
-from ._line import has_off_centre_kinks, hermite_table, over_rows, row_rule
+from ._line import fixed_nodes, has_off_centre_kinks, hermite_table, over_chunks, row_rule
 from ._moments import floor_variance
 
 _BLOCK = 128
@@ -34,31 +35,30 @@ def terms(rows, dtype):
     return most
 
 
-def _row_coefficients(phi, count, order, q, params):
-    """Coefficients, second moment and tail of one row."""
+def _coefficients(phi, count, order, q, params):
+    """Coefficients (rows, count), second moments and tails of a flat chunk of rows."""
     dtype = q.dtype
-    row = row_rule(phi, q, params, order)
-    table = hermite_table(order, count)
-    blocks = jnp.asarray(table.reshape(len(table), -1, _BLOCK).transpose(1, 0, 2), dtype)
-    norm = table[:, 0].astype(dtype)
-    second = row.fixed**2 @ norm + jnp.sum(row.extra**2 * row.weights)
-    weighted = row.extra * row.weights
+    rows = jax.vmap(lambda q, params: row_rule(phi, q, params, order))(q, params)
+    blocks = hermite_table(order, count, dtype).reshape(count // _BLOCK, _BLOCK, -1)
+    weighted = rows.extra * rows.weights
+    second = rows.fixed**2 @ jnp.asarray(fixed_nodes(order)[1], dtype)
+    second = second + jnp.sum(rows.extra * weighted, axis=1)
     moving = has_off_centre_kinks(phi)
 
     def extra_terms(state, k):
         last, before = state
-        following = (row.nodes * last - jnp.sqrt(k) * before) / jnp.sqrt(k + 1)
-        return (following, last), weighted @ last
+        following = (rows.nodes * last - jnp.sqrt(k) * before) / jnp.sqrt(k + 1)
+        return (following, last), jnp.sum(weighted * last, axis=1)
 
     def step(state):
         i, out, left, _, recursion = state
-        block = jnp.matmul(row.fixed, blocks[i], precision=jax.lax.Precision.HIGHEST)
+        block = jnp.matmul(rows.fixed, blocks[i].T, precision=jax.lax.Precision.HIGHEST)
         if moving:
             orders = (i * _BLOCK + jnp.arange(_BLOCK)).astype(dtype)
             recursion, more = jax.lax.scan(extra_terms, recursion, orders)
-            block = block + more
-        energy = block @ block
-        out = jax.lax.dynamic_update_slice(out, block, (i * _BLOCK,))
+            block = block + more.T
+        energy = jnp.sum(block * block, axis=1)
+        out = jax.lax.dynamic_update_slice(out, block, (0, i * _BLOCK))
         return i + 1, out, left - energy, energy, recursion
 
     eps = float(jnp.finfo(dtype).eps)
@@ -66,10 +66,10 @@ def _row_coefficients(phi, count, order, q, params):
     def unfinished(state):
         i, _, left, energy, _ = state
         small = (energy <= 4 * eps * second) & (left <= 4e4 * eps * second)
-        return (i < count // _BLOCK) & ~small
+        return (i < count // _BLOCK) & ~jnp.all(small)
 
-    zero = jnp.zeros_like(row.nodes)
-    start = (0, jnp.zeros((count,), dtype), second, second, (zero + 1, zero))
+    zero = jnp.zeros_like(rows.nodes)
+    start = (0, jnp.zeros((q.size, count), dtype), second, second, (zero + 1, zero))
     _, out, left, _, _ = jax.lax.while_loop(unfinished, step, start)
     return out, second, jnp.maximum(left, 0)
 
@@ -82,10 +82,8 @@ def series(phi, q, params, count, order=16):
         total = jnp.sum(out**2, axis=0)
         return Series(out, total, jnp.zeros_like(total))
 
-    def row(q, params):
-        return _row_coefficients(phi, count, order, q, params)
-
-    out, second, tail = over_rows(row, q, params)
+    whole = partial(_coefficients, phi, count, order)
+    out, second, tail = over_chunks(whole, q, params)
     return Series(jnp.moveaxis(out, -1, 0), second, tail)
 
 

@@ -36,8 +36,7 @@ def fixed_nodes(order):
 
 
 @lru_cache
-def hermite_table(order, count):
-    """Normalised Hermite polynomials h_k at the fixed nodes times weight, (nodes, count)."""
+def _host_hermite_table(order, count):
     z, weight = fixed_nodes(order)
     table = np.empty((count, z.size))
     table[0], before = 1.0, np.zeros(z.size)
@@ -45,7 +44,25 @@ def hermite_table(order, count):
         last = table[k]
         table[k + 1] = (z * last - np.sqrt(k) * before) / np.sqrt(k + 1)
         before = last
-    return (table * weight).T.copy()
+    return table * weight
+
+
+def hermite_table(order, count, dtype):
+    """Normalised Hermite polynomials h_k at the fixed nodes times weight, (count, nodes).
+
+    In float64 the recursion runs inside the program, as its result is a large constant.
+    """
+    if dtype != jnp.float64:
+        return jnp.asarray(_host_hermite_table(order, count), dtype)
+    z, weight = fixed_nodes(order)
+
+    def step(state, k):
+        last, before = state
+        following = (z * last - jnp.sqrt(k) * before) / jnp.sqrt(k + 1)
+        return (following, last), last * weight
+
+    start = (jnp.ones(z.size, dtype), jnp.zeros(z.size, dtype))
+    return jax.lax.scan(step, start, np.arange(count, dtype=np.float64))[1]
 
 
 class Row(NamedTuple):
@@ -136,14 +153,23 @@ def row_rule(phi, q, params, order):
     return Row(jnp.where(replaced, 0, fixed), extra, nodes, weights.astype(dtype))
 
 
-def over_rows(fun, q, params, chunk=2048):
-    """Map ``fun(q, params)`` over rows, vectorised in chunks; outputs gain the shape of rows."""
+def over_chunks(fun, q, params, chunk=2048):
+    """Apply ``fun`` to flat chunks of rows, (rows,) -> (rows, ...), and restore their shape."""
     shape = jnp.broadcast_shapes(q.shape, *(p.shape for p in params))
     rows = [jnp.broadcast_to(a, shape).ravel() for a in (q, *params)]
     size = rows[0].size
-    batched = jax.vmap(lambda *row: fun(row[0], row[1:]))
     if size <= chunk:
-        out = batched(*rows)
+        out = fun(rows[0], tuple(rows[1:]))
     else:
-        out = jax.lax.map(lambda row: fun(row[0], row[1:]), tuple(rows), batch_size=chunk)
+        count = -(-size // chunk)
+        # The last row is repeated to fill the last chunk.
+        index = np.minimum(np.arange(count * chunk), size - 1)
+        folded = tuple(a[index].reshape(count, chunk) for a in rows)
+        out = jax.lax.map(lambda row: fun(row[0], row[1:]), folded)
+        out = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:size], out)
     return jax.tree.map(lambda a: a.reshape(shape + a.shape[1:]), out)
+
+
+def over_rows(fun, q, params):
+    """Map the scalar ``fun(q, params)`` over rows, vectorised in chunks."""
+    return over_chunks(jax.vmap(fun), q, params)

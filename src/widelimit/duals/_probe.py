@@ -1,6 +1,6 @@
 """Evaluate a traced scalar function in float64 numpy, inside or outside a jit trace."""
 
-import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -43,10 +43,14 @@ def probe(fn, points):
     size = -(-max(flat.size, 1) // _BLOCK) * _BLOCK
     padded = np.zeros(size)
     padded[: flat.size] = flat
-    with jax.ensure_compile_time_eval(), _double_precision(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        blocks = [
-            np.broadcast_to(np.asarray(fn(jnp.asarray(b)), np.float64), (_BLOCK,))
-            for b in padded.reshape(-1, _BLOCK)
-        ]
-    return np.concatenate(blocks)[: flat.size].reshape(points.shape)
+    blocks = padded.reshape(-1, _BLOCK)
+    # Traces belong to a thread, so a thread of its own sees none of the caller's.
+    with ThreadPoolExecutor(1) as apart:
+        values = apart.submit(_evaluate, fn, blocks).result()
+    return values[: flat.size].reshape(points.shape)
+
+
+def _evaluate(fn, blocks):
+    with _double_precision():
+        values = [np.asarray(fn(jnp.asarray(block)), np.float64) for block in blocks]
+    return np.concatenate([np.broadcast_to(v, (_BLOCK,)) for v in values])
