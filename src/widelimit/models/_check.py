@@ -1,4 +1,4 @@
-"""Does an array look like a draw from the prior its layer documents?"""
+"""Comparing an array with the prior its layer documents."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ def require_plausible(name: str, value: Any, prior: Prior, support: tuple[float,
     reason = _contradiction(entries, prior, support, tolerance)
     if reason is None:
         return
+    msg = f"{name} is not a draw from the initialisation its layer documents"
     raise UnknownPriorError(
-        f"{name} is not a draw from the initialisation its layer documents",
+        msg,
         why=f"{reason}. It was trained, or initialised in another way.",
         remedy="say how it was made: describe(model, prior=prior_of(make)) with make: key -> model,"
         f" or prior={{{name!r}: Prior(mean, std)}}; prior='documented' takes the layers'"

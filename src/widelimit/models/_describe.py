@@ -99,15 +99,19 @@ def describe(
     RandomnessError, BatchStatisticsError
         Dropout or batch normalisation in training mode.
     ValueError
-        A key of ``prior`` or ``trainable`` names no parameter.
+        There are no parameters, or a key of ``prior`` or ``trainable`` names none.
     """
     holder, call = _parts(model, params)
     found = leaves(holder)
+    if not found.values:
+        msg = f"{type(holder).__name__} holds no floating-point arrays, so nothing is random"
+        raise ValueError(msg)
     structs = tuple(struct(v) for v in found.values)
     for name, s in zip(found.names, structs):
         if jnp.issubdtype(s.dtype, jnp.complexfloating):
+            msg = f"{name} is complex"
             raise UnknownPriorError(
-                f"{name} is complex",
+                msg,
                 why="The limit is taken over real parameters.",
                 remedy="write the layer with a real and an imaginary array",
             )
@@ -202,8 +206,9 @@ def _priors(holder: Any, found: Any, structs: Any, prior: Any) -> tuple[Prior, .
             continue
         origin = origins[name]
         if origin.prior is None:
+            msg = f"the prior of {name} is unknown"
             raise UnknownPriorError(
-                f"the prior of {name} is unknown",
+                msg,
                 why=f"{origin.reason[0].upper()}{origin.reason[1:]}.",
                 remedy=f"give it, describe(model, prior={{{name!r}: Prior(mean, std)}}), read it "
                 "off the constructor, prior=prior_of(lambda key: Model(..., key)), or let the "
@@ -214,8 +219,9 @@ def _priors(holder: Any, found: Any, structs: Any, prior: Any) -> tuple[Prior, .
         if isinstance(value, jax.Array) and _random(origin.prior):
             other = first_at.setdefault(id(value), name)
             if other != name:
+                msg = f"{other} and {name} are one and the same array"
                 raise UnknownPriorError(
-                    f"{other} and {name} are one and the same array",
+                    msg,
                     why="As two parameters they start equal, so that they are not independent.",
                     remedy="tie them with eqx.nn.Shared, or draw each from a key of its own",
                 )

@@ -86,30 +86,29 @@ def origins(model: Any) -> dict[str, Origin]:
     """Where each parameter of a model comes from, by name.
 
     Arrays in plain containers outside any module are standard Gaussian. A module states its own
-    priors with a method ``__widelimit_prior__`` that returns a mapping from field to Prior.
+    priors with a method ``__widelimit_prior__`` that returns a mapping from field to Prior, for
+    everything in that field.
     """
-    return dict(_walk(model, (), None))
+    return dict(_walk(model, (), Origin(STANDARD_NORMAL, stated=True), False))
 
 
-def _walk(node: Any, path: tuple[Any, ...], inherited: Origin | None) -> Iterator:
+def _walk(node: Any, path: tuple[Any, ...], origin: Origin, settled: bool) -> Iterator:
+    """Names and origins below a node; ``settled`` when a module above has answered for it."""
     if isinstance(node, eqx.nn.StateIndex | eqx.nn.State):
         return
     fields: Mapping[str, Origin] = {}
-    if isinstance(node, eqx.Module):
+    if isinstance(node, eqx.Module) and not settled:
         fields = _fields(node)
-        if inherited is None:
-            kind = type(node).__name__
-            inherited = unknown(f"{kind} holds this array itself, and does not say how it is made")
+        kind = type(node).__name__
+        origin = unknown(f"{kind} holds this array itself, and does not say how it is made")
     children, _ = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda n: n is not node)
     for step, child in children:
         if not step:
-            yield path_name(path), inherited or Origin(STANDARD_NORMAL, stated=True)
+            yield path_name(path), origin
             continue
-        given = fields.get(getattr(step[-1], "name", None))
-        below = inherited if given is None else given
-        # A module among the children answers for its own arrays.
-        reset = isinstance(child, eqx.Module) and given is None
-        yield from _walk(child, (*path, *step), None if reset else below)
+        own = fields.get(getattr(step[-1], "name", ""))
+        below = origin if own is None else own
+        yield from _walk(child, (*path, *step), below, settled or own is not None)
 
 
 def _fields(module: eqx.Module) -> Mapping[str, Origin]:
@@ -131,20 +130,22 @@ def require_deterministic(model: Any) -> None:
     for path, layer in modules(model):
         name = path_name(path) if path else "the model"
         if isinstance(layer, eqx.nn.BatchNorm) and not layer.inference:
+            msg = f"{name} is an eqx.nn.BatchNorm in training mode"
             raise BatchStatisticsError(
-                f"{name} is an eqx.nn.BatchNorm in training mode",
+                msg,
                 why="It normalises one example by statistics of the whole batch.",
                 remedy="use eqx.nn.inference_mode(model) and pass (model, state), or use "
                 "eqx.nn.LayerNorm",
             )
         rate = getattr(layer, "p", None)
-        if isinstance(layer, eqx.nn.Dropout) and not layer.inference:
-            if not (isinstance(rate, int | float) and rate == 0):
-                raise RandomnessError(
-                    f"{name} is an eqx.nn.Dropout in training mode",
-                    why="It multiplies by random numbers that are not parameters.",
-                    remedy="use eqx.nn.inference_mode(model)",
-                )
+        off = isinstance(rate, int | float) and rate == 0
+        if isinstance(layer, eqx.nn.Dropout) and not layer.inference and not off:
+            msg = f"{name} is an eqx.nn.Dropout in training mode"
+            raise RandomnessError(
+                msg,
+                why="It multiplies by random numbers that are not parameters.",
+                remedy="use eqx.nn.inference_mode(model)",
+            )
 
 
 def require_state(model: Any, state: Any) -> None:
@@ -155,8 +156,9 @@ def require_state(model: Any, state: Any) -> None:
     flat, _ = jax.tree_util.tree_flatten_with_path(model, is_leaf=is_index)
     for path, leaf in flat:
         if is_index(leaf):
+            msg = f"{path_name(path)} is part of a stateful model"
             raise WideLimitError(
-                f"{path_name(path)} is part of a stateful model",
+                msg,
                 why="The model is called as model(x, state), and no state was given.",
                 remedy="pass the pair (model, state) that eqx.nn.make_with_state returns",
             )

@@ -104,7 +104,9 @@ def _initializer(
     if argument == "kernel_init" and len(steps) > 1 and steps[-2] in _RECURRENT.get(kind, ()):
         recurrent = "recurrent_kernel_init"
         carried = getattr(parent, recurrent, None)
-        return (carried, True) if carried is not None else (_default(type(parent), recurrent), False)
+        return (
+            (carried, True) if carried is not None else (_default(type(parent), recurrent), False)
+        )
     return _default(cls, argument), False
 
 
@@ -156,8 +158,9 @@ def require_deterministic(model: Any) -> None:
     for path, layer in nnx.iter_graph(model):
         name = path_name(_keys(path)) if path else "the model"
         if isinstance(layer, nnx.BatchNorm) and not layer.use_running_average:
+            msg = f"{name} is an nnx.BatchNorm in training mode"
             raise BatchStatisticsError(
-                f"{name} is an nnx.BatchNorm in training mode",
+                msg,
                 why="It normalises one example by statistics of the whole batch.",
                 remedy="call model.eval() first, so that the stored statistics are used, or use "
                 "nnx.LayerNorm",
@@ -169,8 +172,9 @@ def require_deterministic(model: Any) -> None:
         else:
             continue
         if rate and not layer.deterministic:
+            msg = f"{name} applies dropout in training mode"
             raise RandomnessError(
-                f"{name} applies dropout in training mode",
+                msg,
                 why="It multiplies by random numbers that are not parameters.",
                 remedy="call model.eval() first",
             )

@@ -92,7 +92,7 @@ class Linear(eqx.Module):
         y = self.weight @ x
         if self.parameterization == "ntk":
             y = self.weight_std / math.sqrt(self.in_features) * y
-            return y if self.bias is None else y + self.bias_std * self.bias
+            return y if self.bias is None else y + (self.bias_std or 0.0) * self.bias
         return y if self.bias is None else y + self.bias
 
 

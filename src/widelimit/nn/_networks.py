@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import equinox as eqx
@@ -46,7 +47,7 @@ def mlp(
     keys = jax.random.split(key, depth + 1)
     sizes = [in_features, *[width] * depth, out_features]
     layers: list[Callable] = []
-    for i, (a, b) in enumerate(zip(sizes, sizes[1:])):
+    for i, (a, b) in enumerate(itertools.pairwise(sizes)):
         layers.append(
             Linear(
                 a,

@@ -132,7 +132,7 @@ class Mapped:
     def affine(self, scale, shift):
         return Mapped(lambda u: scale * np.asarray(self.map(u), float) + shift)
 
-    def below(self, value):
+    def below(self, _value):
         return math.nan
 
     def support(self):
@@ -153,7 +153,7 @@ class Moments:
     def affine(self, scale, shift):
         return Moments(scale * self.mean + shift, abs(scale) * self.std, self.name)
 
-    def below(self, value):
+    def below(self, _value):
         return math.nan
 
     def support(self):

@@ -103,7 +103,7 @@ def of_initializer_with_support(
     dtype = jnp.dtype(float if dtype is None else dtype)
     run = lambda key, dtype: [jnp.asarray(init(key, tuple(shape), dtype))]
     values = None
-    if dtype != jnp.float64 and jnp.issubdtype(dtype, jnp.floating):
+    if jnp.issubdtype(dtype, jnp.floating):
         # The numbers that are meant, rather than their rounding to the array's dtype.
         try:
             with _x64():
@@ -118,29 +118,28 @@ def of_initializer_with_support(
 def _x64() -> Any:
     if hasattr(jax, "enable_x64"):
         return jax.enable_x64(True)
-    from jax.experimental import enable_x64
+    import importlib  # before JAX 0.8
 
-    return enable_x64()
+    return importlib.import_module("jax.experimental").enable_x64()
 
 
 def _trace(run: Callable[[Any], list[Any]]) -> list[Value]:
     """Abstract values of the arrays that ``run(key)`` returns."""
-    with jax.ensure_compile_time_eval():
-        key = jax.random.key(0)
-        token = np.empty((), object)
-        token[()] = "the key"
+    token = np.empty((), object)
+    token[()] = "the key"
+    try:
+        closed, arg = jax.make_jaxpr(run)(jax.random.key(0)), Keys(token)
+    except (TypeError, ValueError, IndexError) as error:
+        raw = jax.random.PRNGKey(0)
         try:
-            closed, arg = jax.make_jaxpr(run)(key), Keys(token)
-        except (TypeError, ValueError, IndexError) as error:
-            raw = jax.random.PRNGKey(0)
-            try:
-                closed = jax.make_jaxpr(run)(raw)
-            except Exception:
-                raise error from None
-            words = np.empty(raw.shape, object)
-            for i in range(len(words)):
-                words[i] = ("the key", i)
-            arg = Words(words)
+            closed = jax.make_jaxpr(run)(raw)
+        except Exception:
+            raise error from None
+        words = np.empty(raw.shape, object)
+        for i in range(len(words)):
+            words[i] = ("the key", i)
+        arg = Words(words)
+    with jax.ensure_compile_time_eval():
         return Reader().read(closed, [arg])
 
 
@@ -155,6 +154,8 @@ def _conclude(value: Value, name: str) -> tuple[Prior, tuple[float, float]]:
         return Prior.constant(float(fill)), (float(fill), float(fill))
     if isinstance(value, Random):
         identities = value.source.identities
+        if not value.source.whole and identities is None:
+            raise _unknown(name, "it takes apart an array that combines several random numbers")
         if not value.source.whole and identities is not None:
             drawn = identities()
             if len(np.unique(drawn)) != drawn.size:
@@ -172,6 +173,8 @@ def _conclude(value: Value, name: str) -> tuple[Prior, tuple[float, float]]:
             raise _unknown(name, "it has no finite variance")
         if abs(mean) <= 1e-9 * std:
             mean = 0.0
+        if std == 0:
+            return Prior.constant(float(mean)), (mean, mean)
         return Prior(float(mean), float(std), family.name), family.support()
     reason = getattr(value, "reason", "it is made from a random key directly")
     raise _unknown(name, reason)
@@ -196,8 +199,9 @@ def _require_independent(names: Sequence[str], values: Sequence[Value]) -> None:
                 checked.add((other, name))
                 if draws == others and len(draws) == 1 and _disjoint(value, second):
                     continue
+                msg = f"{other} and {name} are drawn from the same random key"
                 raise UnknownPriorError(
-                    f"{other} and {name} are drawn from the same random key",
+                    msg,
                     why="One key gives the same numbers every time, so that the two arrays are "
                     "not independent.",
                     remedy="split the key with jax.random.split, and use each part once",

@@ -100,4 +100,4 @@ class Opaque:
     factor: tuple = field(default=())
 
 
-Value = Known | Keys | Words | Random | Bits | Opaque
+Value = Any  # one of the classes above
