@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from widelimit.graph import nodes as n
-from widelimit.graph.show import table
+from widelimit.graph.show import reachable, table
 from widelimit.limit.activations import Activations
 from widelimit.limit.differences import has_close_pairs
 from widelimit.limit.evaluate import ZERO, Evaluation, Side
@@ -20,9 +20,16 @@ from widelimit.limit.place import stretch
 from widelimit.limit.tangents import tangent
 from widelimit.models import Description, describe
 from widelimit.priors import Prior
+from widelimit.tiles import tile_size, tiled
 from widelimit.trace import Graph, Leaf, read
 from widelimit.trace.arrays import Array as Seen
 from widelimit.trace.arrays import Channel, Position, Repeat
+
+
+TILE = 1024
+"""Examples per tile, at most."""
+MEMORY = 2 << 30
+"""Bytes that one tile's intermediate results may take."""
 
 
 class Kernels(NamedTuple):
@@ -33,9 +40,13 @@ class Kernels(NamedTuple):
 
 
 class _Cache:
-    """Graphs and compiled functions of one description, by shape; shared between copies."""
+    """One description with its graphs and compiled functions, shared between copies.
 
-    def __init__(self) -> None:
+    It is compared by identity, so that kernels can be arguments of jitted functions.
+    """
+
+    def __init__(self, description: Description) -> None:
+        self.description = description
         self.graphs: dict[Any, tuple[Graph, Activations]] = {}
         self.compiled: dict[Any, Callable[..., Any]] = {}
 
@@ -55,16 +66,16 @@ class Kernel:
     ) -> None:
         self.description = description
         self.stds = tuple(p.std for p in description.priors) if stds is None else stds
-        self._cache = cache or _Cache()
+        self._cache = cache or _Cache(description)
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], Any]:
         """The standard deviations are the leaves."""
-        return self.stds, (self.description, self._cache)
+        return self.stds, self._cache
 
     @classmethod
     def tree_unflatten(cls, aux: Any, children: Any) -> Kernel:
         """Rebuild from the leaves."""
-        return cls(aux[0], tuple(children), aux[1])
+        return cls(aux.description, tuple(children), aux)
 
     def __repr__(self) -> str:
         arrays = ", ".join(
@@ -171,22 +182,38 @@ class Kernel:
         def run(stds: Any, a: Any, b: Any, careful: bool) -> Any:
             return self._evaluate(graph, activations, stds, a, b, kinds, careful=careful)
 
-        traced = any(isinstance(v, jax.core.Tracer) for v in (*leaves1, *(leaves2 or ()),
-                                                             *self.stds))
-        if traced:
+        arrays = (*leaves1, *(leaves2 or ()), *self.stds)
+        if any(isinstance(v, jax.core.Tracer) for v in arrays):
             out, _ = run(self.stds, leaves1, leaves2, True)
-        else:
-            out = None
+            return _as_output(graph, out)
+
+        def block(a: list[Any], b: list[Any] | None) -> list[Any]:
             for careful in (False, True):
                 key = (id(graph), kinds, careful)
                 if key not in self._cache.compiled:
                     self._cache.compiled[key] = jax.jit(
                         lambda s, a, b, c=careful: run(s, a, b, c)
                     )
-                out, close = self._cache.compiled[key](self.stds, leaves1, leaves2)
+                out, close = self._cache.compiled[key](self.stds, a, b)
                 if careful or not bool(close):
                     break
-        return tuple(jax.tree.unflatten(graph.structure, one) for one in out)  # type: ignore[union-attr]
+            return [x for one in out for x in one]  # type: ignore[union-attr]
+
+        count = max(leaves1[0].shape[0], (leaves2 or leaves1)[0].shape[0])
+        size = tile_size(TILE, self._bytes_per_pair(graph, leaves1), MEMORY)
+        if count <= size:
+            flat = block(leaves1, leaves2)
+        else:
+            flat = tiled(block, leaves1, leaves2, size, name=" and ".join(kinds).upper())
+        per = len(graph.outputs)
+        return _as_output(graph, [flat[i : i + per] for i in range(0, len(flat), per)])
+
+    @staticmethod
+    def _bytes_per_pair(graph: Graph, leaves: list[Any]) -> int:
+        """A bound on what one pair of examples needs while it is computed."""
+        fields = [x for x in reachable([o.node for o in graph.outputs]) if isinstance(x, n.Field)]
+        largest = max((int(np.prod(f.shape, dtype=int)) ** 2 for f in fields), default=1)
+        return 12 * largest * np.dtype(_dtype(leaves)).itemsize
 
     def _evaluate(
         self,
@@ -227,8 +254,7 @@ class Kernel:
         key = (id(graph), kinds, "diagonal")
         if key not in self._cache.compiled:
             self._cache.compiled[key] = jax.jit(run)
-        out = self._cache.compiled[key](self.stds, jax.tree.leaves(x))
-        return tuple(jax.tree.unflatten(graph.structure, one) for one in out)
+        return _as_output(graph, self._cache.compiled[key](self.stds, jax.tree.leaves(x)))
 
 
 def kernel(model: Any, params: Any = None, *, prior: Any = None, trainable: Any = None) -> Kernel:
@@ -339,6 +365,10 @@ def _distinct(pairs: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
     return list(seen.values())
 
 
+def _as_output(graph: Graph, out: list[list[Any]]) -> tuple:
+    return tuple(jax.tree.unflatten(graph.structure, one) for one in out)
+
+
 def _block(ev: Evaluation, out: Seen, kind: str) -> Any:
     """One output's kernel, shape (n1, n2, *positions, *positions)."""
     n1, n2 = ev.sides[0].size, ev.sides[1].size
@@ -415,4 +445,3 @@ def _diagonal_block(ev: Evaluation, out: Seen, kind: str) -> Any:
     return block.reshape(count, *_axes_sizes(out))
 
 
-__all__ = ["Kernel", "Kernels", "kernel", "n"]

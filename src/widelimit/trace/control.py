@@ -160,12 +160,21 @@ def while_loop(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operan
     )
 
 
+def _scan_counts(eqn: JaxprEqn, jaxpr: Jaxpr) -> tuple[int, int]:
+    """Constants and carried values, told from the stacked ones by the extra axis of those."""
+    rank = lambda v: len(v.aval.shape)
+    stacked = sum(rank(v) > rank(w) for v, w in zip(eqn.invars, jaxpr.invars))
+    carried = sum(rank(v) == rank(w) for v, w in zip(eqn.outvars, jaxpr.outvars))
+    return len(eqn.invars) - stacked - carried, carried
+
+
 @rule("scan")
 def scan(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
     """Loops of fixed length are unrolled: stacked layers and recurrence alike."""
     p = eqn.params
-    n_const, n_carry, length = p["num_consts"], p["num_carry"], p["length"]
+    length = p["length"]
     jaxpr, outer = _closed(r, p["jaxpr"])
+    n_const, n_carry = _scan_counts(eqn, jaxpr)
     consts, carry = operands[:n_const], operands[n_const : n_const + n_carry]
     stacked = operands[n_const + n_carry :]
     steps = range(length)[::-1] if p["reverse"] else range(length)
