@@ -78,7 +78,8 @@ def describe_module(model):
 
 class Net(nnx.Module):
     def __init__(self, rngs, **options):
-        self.inner = nnx.List([nnx.Linear(3, 40, rngs=rngs, **options)])
+        layers = [nnx.Linear(3, 40, rngs=rngs, **options)]
+        self.inner = nnx.List(layers) if hasattr(nnx, "List") else layers
         self.norm = nnx.BatchNorm(40, rngs=rngs)
         self.drop = nnx.Dropout(0.5, rngs=rngs)
         self.out = nnx.Linear(40, 2, rngs=rngs, **options)
@@ -87,14 +88,8 @@ class Net(nnx.Module):
         return self.out(self.drop(nnx.relu(self.norm(self.inner[0](x))))) + shift
 
 
-def needs_lists():
-    if not hasattr(nnx, "List"):
-        pytest.skip("this Flax has no nnx.List")
-
-
 @pytest.fixture
 def net():
-    needs_lists()
     model = Net(nnx.Rngs(0))
     model.eval()
     return model
@@ -156,6 +151,32 @@ def test_abstract_models_without_initializers_are_refused():
     with pytest.raises(UnknownPriorError, match="is unknown"):
         describe(model)
     assert describe(model, prior=prior_of(lambda key: nnx.Linear(3, 4, rngs=nnx.Rngs(key))))
+
+
+def test_shared_variables_are_one_parameter():
+    class Tied(nnx.Module):
+        def __init__(self, rngs):
+            self.first = nnx.Linear(4, 4, rngs=rngs)
+            self.second = nnx.Linear(4, 4, use_bias=False, rngs=rngs)
+            self.second.kernel = self.first.kernel
+
+        def __call__(self, x):
+            return self.second(nnx.relu(self.first(x)))
+
+    d = describe(model := Tied(nnx.Rngs(0)))
+    assert d.names == ("first.bias", "first.kernel")
+    assert jnp.allclose(d.apply(d.values, jnp.ones(4)), model(jnp.ones(4)))
+
+
+def test_stacked_layers():
+    @nnx.vmap(in_axes=0, out_axes=0)
+    def make(key):
+        return nnx.Linear(8, 30, rngs=nnx.Rngs(key))
+
+    model = make(jax.random.split(jax.random.key(0), 3))
+    d = describe(lambda m, x: x, model)
+    assert d.arrays[1].shape == (3, 8, 30)
+    assert d.priors[1].std == pytest.approx(8**-0.5)
 
 
 def test_own_parameters_have_unknown_priors():

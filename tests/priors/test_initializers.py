@@ -102,6 +102,16 @@ DISTRIBUTIONS = {
         0.0,
         math.sqrt(1 / 3),
     ),
+    "choice": (
+        lambda k, s, d: jnp.where(jax.random.uniform(k, s, d) < 0.25, 3.0, -1.0).astype(d),
+        0.0,
+        math.sqrt(3),
+    ),
+    "discretised": (
+        lambda k, s, d: jax.random.uniform(k, s, d, 0, 4).astype("int32").astype(d) + 0.5,
+        2.0,
+        math.sqrt(5 / 4),
+    ),
     "squared": (lambda k, s, d: jax.random.normal(k, s, d) ** 2, 1.0, math.sqrt(2)),
 }
 
@@ -163,6 +173,27 @@ REFUSED = {
     "unsigned factor": (
         lambda k, s, d: jnp.linalg.qr(jax.random.normal(k, (5, 3), d))[0],
         "signs",
+    ),
+    "integer division": (
+        lambda k, s, d: jax.lax.div(
+            jax.random.bernoulli(k, 0.5, (3,)).astype("int32") * 7, jnp.int32(2)
+        ).astype(d),
+        "`div`",
+    ),
+    "unsigned integers": (
+        lambda k, s, d: (-jax.random.bernoulli(k, 0.5, (3,)).astype("uint32")).astype(d),
+        "convert_element_type",
+    ),
+    "bitwise": (
+        lambda k, s, d: (jax.random.bernoulli(k, 0.5, (3,)).astype("int32") | 4).astype(d),
+        "`or`",
+    ),
+    "choice of three": (
+        lambda k, s, d: jax.lax.select_n(
+            jax.random.bernoulli(k, 0.5, (3,)).astype("int32"),
+            *(jnp.full(3, c, d) for c in (1, 2, 3)),
+        ),
+        "select_n",
     ),
     "key words": (lambda k, s, d: jax.random.key_data(k).astype(d), "random key"),
 }

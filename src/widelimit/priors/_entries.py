@@ -65,6 +65,21 @@ POINTWISE: dict[str, Callable[..., Any]] = {
     "select_n": lambda which, *cases: np.where(which, cases[-1], cases[0]),
 }
 
+# Where integers are handled as real numbers are (division, for one, rounds).
+_ON_INTEGERS = {
+    "convert_element_type",
+    "neg",
+    "sign",
+    "abs",
+    "add",
+    "sub",
+    "mul",
+    "max",
+    "min",
+    "clamp",
+    "select_n",
+}
+
 
 def bits(name: str, eqn: Any, values: list[Value]) -> Value:
     bits, *rest = values
@@ -114,10 +129,20 @@ def pointwise(name: str, eqn: Any, values: list[Value]) -> Value:
         return Opaque(f"`{name}` of a distribution of which only the moments are known")
     maps = [v.law.map if isinstance(v, Random) else None for v in values]
     function = _function(name, eqn)
-    if function is None:
+    if function is None or not _means_the_same(name, eqn):
         return Opaque(f"there is no rule for the primitive `{name}`")
     evaluate = lambda u: function(*(n if m is None else m(u) for m, n in zip(maps, numbers)))
     return Random(source, Law(_laws.Mapped(evaluate), evaluate), shape)
+
+
+def _means_the_same(name: str, eqn: Any) -> bool:
+    """Whether the function of real numbers is what the primitive computes for this dtype."""
+    kind = np.dtype(eqn.outvars[0].aval.dtype).kind
+    if name in ("and", "or", "not"):
+        return kind == "b"
+    if name == "select_n" and len(eqn.invars) != 3:
+        return False
+    return kind != "u" and (kind != "i" or name in _ON_INTEGERS)
 
 
 def _function(name: str, eqn: Any) -> Callable[..., Any] | None:
@@ -126,9 +151,11 @@ def _function(name: str, eqn: Any) -> Callable[..., Any] | None:
         return lambda x: np.asarray(x, float) ** power
     if name == "convert_element_type":
         kind = np.dtype(eqn.outvars[0].aval.dtype).kind
-        if kind in "iu":
+        if kind == "i":
             return lambda x: np.trunc(np.asarray(x, float))
-        return (lambda x: np.asarray(x) != 0) if kind == "b" else (lambda x: np.asarray(x, float))
+        if kind == "b":
+            return lambda x: np.asarray(x) != 0
+        return lambda x: np.asarray(x, float)
     return POINTWISE.get(name)
 
 
