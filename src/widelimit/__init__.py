@@ -16,3 +16,6 @@ from widelimit.errors import WideLimitError as WideLimitError
 from widelimit.kernel import Kernel as Kernel
 from widelimit.kernel import Kernels as Kernels
 from widelimit.kernel import kernel as kernel
+from widelimit.models import describe as describe
+from widelimit.priors import Prior as Prior
+from widelimit.priors import prior_of as prior_of

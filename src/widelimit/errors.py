@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Where:
-    """A line of the user's code."""
+    """A line of the user's code, and the lines that called it."""
 
     file: str
     line: int
     function: str = ""
+    callers: tuple[Where, ...] = ()
 
     def __str__(self) -> str:
         inside = f", in {self.function}" if self.function else ""
@@ -38,7 +39,10 @@ class WideLimitError(Exception):
         self.where = where
         self.why = why
         self.remedy = remedy
-        place = f"\n  at      {where}" if where is not None else ""
+        place = ""
+        if where is not None:
+            place = f"\n  at      {where}"
+            place += "".join(f"\n  from    {above}" for above in where.callers)
         super().__init__(f"{what}{place}\n  why     {why}\n  instead {remedy}")
 
 

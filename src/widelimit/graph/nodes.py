@@ -316,3 +316,22 @@ def unique_draws(draws: Any) -> tuple[Draw, ...]:
     for draw in draws:
         seen.setdefault(id(draw), draw)
     return tuple(seen.values())
+
+
+def zero_mean(node: Node) -> bool:
+    """Whether a node has mean zero whatever the input."""
+    match node:
+        case Value():
+            return False
+        case Source() | Entry() | Tangent():
+            return True
+        case Sum() | Scale() | Map() | Spread() | Join():
+            return all(zero_mean(p.node) for p in node.parts)
+        case Product(factors=factors):
+            draws = [draws_of(f.node) for f in factors]
+            alone = [
+                all(not set(d) & set(other) for j, other in enumerate(draws) if j != i)
+                for i, d in enumerate(draws)
+            ]
+            return any(zero_mean(f.node) and a for f, a in zip(factors, alone))
+    return False

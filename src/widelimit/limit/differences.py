@@ -170,10 +170,12 @@ def squared_distances(left: Any, right: Any, *, symmetric: bool = False) -> Any:
     return jax.lax.cond(jnp.any(close), directly, lambda: fast)
 
 
-def has_close_pairs(left: Any, right: Any, *, symmetric: bool) -> Any:
-    """Whether some pair of rows is so close that the plain route loses digits."""
+def has_close_pairs(left: Any, right: Any, real: Any, *, symmetric: bool) -> Any:
+    """Whether some pair among the ``real`` first rows is so close that digits would be lost."""
     q1, q2 = jnp.sum(left**2, -1)[:, None], jnp.sum(right**2, -1)[None, :]
     close = q1 + q2 - 2 * (left @ right.T) <= CLOSE[left.dtype.itemsize] * (q1 + q2)
+    close = close & (jnp.arange(left.shape[0]) < real[0])[:, None]
+    close = close & (jnp.arange(right.shape[0]) < real[1])[None, :]
     if symmetric:
         close = close & ~jnp.eye(left.shape[0], dtype=bool)
     return jnp.any(close)

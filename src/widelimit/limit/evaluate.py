@@ -160,11 +160,9 @@ class Evaluation:
         self, node: n.Node, targets: Sequence[int], rank: int, operand: int, pairing: Pairing
     ) -> Any:
         """The mean of a node in the axes of a moment, or ZERO."""
-        from widelimit.trace.contract import zero_mean
-
         if isinstance(node, n.Value):
             return self.value_at(node, targets, rank, operand, pairing)
-        if zero_mean(node):
+        if n.zero_mean(node):
             return ZERO
         array = self.mean(node, self.side_of(operand, pairing))
         return place(self.into(array, operand, pairing), self.batch(pairing), targets, rank)

@@ -145,7 +145,7 @@ def _with_parameter(
         for k, x in enumerate(batch_atoms)
         if isinstance(x, Channel) and not varies[k]
     ] + [x.axis for k in u_free for x in u.axes[k] if isinstance(x, Channel)]
-    if left_over and not zero_mean(u.node):
+    if left_over and not n.zero_mean(u.node):
         raise SharedAcrossWidthError(
             "a parameter is contracted with one of several wide axes",
             why="the same weights act on every copy along the other wide axis, and the copies "
@@ -237,25 +237,6 @@ def _add_mean(
     constant = Array(b.constant(np.asarray(mean)), ())
     scaled = elementwise(b, "mul", lambda x, y: x * y, [constant, spread], None)
     return elementwise(b, "add", lambda x, y: x + y, [scaled, result], None)
-
-
-def zero_mean(node: n.Node) -> bool:
-    """Whether a node has mean zero whatever the input."""
-    match node:
-        case n.Value():
-            return False
-        case n.Source() | n.Entry() | n.Tangent():
-            return True
-        case n.Sum() | n.Scale() | n.Map() | n.Spread() | n.Join():
-            return all(zero_mean(p.node) for p in node.parts)
-        case n.Product(factors=factors):
-            draws = [n.draws_of(f.node) for f in factors]
-            alone = [
-                all(set(d) & set(other) == set() for j, other in enumerate(draws) if j != i)
-                for i, d in enumerate(draws)
-            ]
-            return any(zero_mean(f.node) and a for f, a in zip(factors, alone))
-    return False
 
 
 def _parameter_with_pieces(

@@ -157,7 +157,8 @@ def equation_function(eqn: JaxprEqn) -> Callable[..., list[Any]]:
     """One equation as a function of its non-literal inputs."""
     inputs = [v for v in eqn.invars if not isinstance(v, Literal)]
     distinct = list(dict.fromkeys(inputs))
-    one = Jaxpr([], distinct, list(eqn.outvars), [eqn])
+    empty = jax.make_jaxpr(lambda: ())().jaxpr
+    one = empty.replace(invars=distinct, outvars=list(eqn.outvars), eqns=[eqn])
     run = jaxpr_as_fun(ClosedJaxpr(one, []))
     places = [inputs.index(v) for v in distinct]
     return lambda *arguments: run(*(arguments[i] for i in places))
@@ -178,21 +179,25 @@ _PACKAGES = tuple(os.sep + os.path.join("site-packages", p) + os.sep
 
 
 def where_of(eqn: JaxprEqn) -> Where | None:
-    """The innermost line of the user's own code behind an equation."""
+    """The innermost line of the user's own code behind an equation, and who called it."""
     traceback = getattr(eqn.source_info, "traceback", None)
     if traceback is None:
         return None
-    for frame in traceback.frames:
-        file = frame.file_name
-        stdlib_site = "site-packages" in file
-        if any(p in file for p in _PACKAGES):
-            continue
-        if not stdlib_site and file.startswith(_LIBRARIES):
-            continue
-        if file.startswith("<") and file != "<stdin>":
-            continue
-        return Where(file, frame.line_num, frame.function_name)
-    return None
+    lines = [
+        (frame.file_name, frame.line_num, frame.function_name)
+        for frame in traceback.frames
+        if _is_users(frame.file_name)
+    ]
+    if not lines:
+        return None
+    file, line, function = lines[0]
+    return Where(file, line, function, tuple(Where(*above) for above in lines[1:4]))
+
+
+def _is_users(file: str) -> bool:
+    if any(p in file for p in _PACKAGES) or (file.startswith("<") and file != "<stdin>"):
+        return False
+    return "site-packages" in file or not file.startswith(_LIBRARIES)
 
 
 # --------------------------------------------------------------------------- the entry
@@ -237,8 +242,7 @@ def read(
         shape.append(structure)
         return values
 
-    with jax.ensure_compile_time_eval():
-        closed = jax.make_jaxpr(flat)(retyped, example)
+    closed = jax.make_jaxpr(flat)(retyped, example)
     reader = Reader(leaves)
     parameters: list[Operand] = [
         Parameter(i, _index(a.shape)) for i, a in enumerate(arrays)
