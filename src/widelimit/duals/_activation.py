@@ -105,28 +105,28 @@ class Activation:
         return self._in_params[i]
 
     @cached_property
-    def weak(self):
-        """The weak derivative: autodiff's where the function is continuous, else a bare series."""
-        return self.prime if self.analysis.continuous else WeakDerivative(self)
+    def bends(self):
+        """Whether derivative rules use autodiff's derivative: continuous, and kinked somewhere.
 
-    @property
-    def is_identity(self):
-        form = self.form
-        return bool(
-            form
-            and len(form) == 1
-            and isinstance(form[0], ExpPoly)
-            and form[0].polynomial
-            and form[0].coefficients == (0.0, 1.0)
-        )
+        Without kinks the series of the function gives its derivatives to full accuracy, and with
+        jumps nothing else does.
+        """
+        if self.n_params:
+            return True
+        return self.analysis.continuous and bool(self.analysis.kinks)
+
+    @cached_property
+    def weak(self):
+        """The weak derivative: autodiff's derivative, or a shifted Hermite series."""
+        return self.prime if self.bends else WeakDerivative(self)
 
 
 class WeakDerivative:
-    """The weak derivative of a function with jumps, known by its Hermite coefficients only."""
+    """The weak derivative of a function, known by its Hermite coefficients only."""
 
     n_params: int
     form = None
-    family = None
+    bends = False
 
     def __init__(self, base):
         self.base = base
@@ -139,11 +139,11 @@ class WeakDerivative:
     def in_param(self, i):
         return WeakDerivative(self.base.in_param(i))
 
-    def shift(self, coefficients, q, floor):
+    def shift(self, coefficients, q):
         """a_k(f') = sqrt(k + 1) a_(k+1)(f) / sqrt(q), along the first axis."""
         k = np.arange(1, coefficients.shape[0])
         weights = np.sqrt(k).astype(coefficients.dtype).reshape((-1,) + (1,) * q.ndim)
-        shifted = coefficients[1:] * weights / jnp.sqrt(jnp.maximum(q, floor))
+        shifted = coefficients[1:] * weights / jnp.sqrt(q)
         return jnp.concatenate([shifted, jnp.zeros_like(coefficients[:1])])
 
 

@@ -108,7 +108,7 @@ def pair_tangent(phi, psi, value, primals, tangents):
     """Directional derivative of the pair moment from other pair moments.
 
     d/dc = W = E[phi'(u) psi'(v)]; d/dq1 = (E[u phi'(u) psi(v)] - c W) / (2 q1), which needs no
-    second derivative, or E[phi'' psi] / 2 from the series where phi jumps.
+    second derivative, or E[phi'' psi] / 2 from the series where phi has no kinks or jumps.
     """
     q1, q2, c, d, params1, params2 = primals
     dq1, dq2, dc, dparams1, dparams2 = tangents
@@ -121,14 +121,14 @@ def pair_tangent(phi, psi, value, primals, tangents):
             total = total + slope * dc
         if not is_zero(dq1):
             raised = jnp.maximum(q1, least)
-            if _smooth(phi):
+            if phi.bends:
                 turned = pair_value(phi.euler, psi, raised, q2, c, d, params1, params2)
                 total = total + (turned - c * slope) / (2 * raised) * dq1
             else:
                 total = total + pair_value(f.weak, psi, q1, q2, c, d, params1, params2) / 2 * dq1
         if not is_zero(dq2):
             raised = jnp.maximum(q2, least)
-            if _smooth(psi):
+            if psi.bends:
                 turned = pair_value(phi, psi.euler, q1, raised, c, d, params1, params2)
                 total = total + (turned - c * slope) / (2 * raised) * dq2
             else:
@@ -142,10 +142,6 @@ def pair_tangent(phi, psi, value, primals, tangents):
             changed = psi.in_param(i)
             total = total + pair_value(phi, changed, q1, q2, c, d, params1, params2) * dp
     return total
-
-
-def _smooth(phi):
-    return not isinstance(phi, WeakDerivative) and phi.analysis.continuous
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))

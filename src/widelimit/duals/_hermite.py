@@ -77,8 +77,10 @@ def _coefficients(phi, count, order, q, params):
 def series(phi, q, params, count, order=16):
     """Return the :class:`Series` of ``phi`` for every row of ``q`` and ``params``."""
     if isinstance(phi, WeakDerivative):
-        base = series(phi.base, q, params, count, order)
-        out = phi.shift(base.coefficients, q, floor_variance(q.dtype))
+        least = jnp.maximum(q, floor_variance(q.dtype))
+        base = series(phi.base, least, params, count, order)
+        rows = least.reshape((1,) * (base.second.ndim - q.ndim) + q.shape)
+        out = phi.shift(base.coefficients, rows)
         total = jnp.sum(out**2, axis=0)
         return Series(out, total, jnp.zeros_like(total))
 

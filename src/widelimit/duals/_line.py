@@ -78,36 +78,44 @@ class Row(NamedTuple):
     weights: object
 
 
+# A grid that ordinary kinks avoid, so that each lies inside one of its cells.
+_SEARCH = np.sinh(np.linspace(-6.0137, 6.0071, 513)) / 25
+
+
 def _moving_kinks(phi, s, params):
     """Find, in one row, up to a few kinks of a function whose kinks move with its parameters.
 
-    The cells where the autodiff derivative jumps most, against its neighbours, are bisected. A
-    cell without a kink yields a harmless split.
+    The cells where the function or its autodiff derivative jumps most, against the neighbouring
+    cells, are bisected. A cell without a kink yields a harmless split.
     """
-    edges = jnp.asarray(EDGES, s.dtype)
     slope = phi.prime.fn
+    grid = jnp.asarray(_SEARCH, s.dtype)
 
-    def jump(f, a, b):
-        # Just inside the ends, so that a kink on an edge still shows between two of its cells.
-        inner = (b - a) * 1e-6
-        return jnp.abs(f(s * (b - inner), *params) - f(s * (a + inner), *params))
+    def values(z):
+        u = s * z
+        both = (phi.fn(u, *params), slope(u, *params))
+        return jnp.stack([jnp.broadcast_to(b, z.shape).astype(s.dtype) for b in both])
 
-    fine = (edges[1:, None] - edges[:-1, None]) * np.linspace(0, 1, 9)[:-1] + edges[:-1, None]
-    grid = jnp.append(fine.ravel(), edges[-1]).astype(s.dtype)
+    seen = values(grid)
+    size = jnp.max(jnp.abs(jnp.where(jnp.abs(grid) < 4, seen, 0)), axis=1, keepdims=True)
+    size = jnp.where(size > 0, size, 1)
+
+    def jump(low, high):
+        return jnp.sum(jnp.abs(values(high) - values(low)) / size, axis=0)
+
     low, high = grid[:-1], grid[1:]
-    size = jump(slope, low, high) * jnp.exp(-((low + high) ** 2) / 16)
-    around = (jnp.roll(size, 1) + jnp.roll(size, -1)) / 2
-    score = size - around * 0.999
-    picked = jax.lax.top_k(score, _MOVING_KINKS)[1]
-    low, high = low[picked], high[picked]
+    steps = jnp.sum(jnp.abs(seen[:, 1:] - seen[:, :-1]) / size, axis=0)
+    steps = steps * jnp.exp(-((low + high) ** 2) / 16)
+    around = jnp.maximum(jnp.roll(steps, 1), jnp.roll(steps, -1))
+    picked = jax.lax.top_k(steps - around, _MOVING_KINKS)[1]
 
     def halve(_, ends):
         low, high = ends
         middle = (low + high) / 2
-        right = jump(slope, middle, high) > jump(slope, low, middle)
+        right = jump(middle, high) > jump(low, middle)
         return jnp.where(right, middle, low), jnp.where(right, high, middle)
 
-    low, high = jax.lax.fori_loop(0, 44, halve, (low, high))
+    low, high = jax.lax.fori_loop(0, 44, halve, (low[picked], high[picked]))
     return jnp.sort((low + high) / 2)
 
 
