@@ -1,0 +1,13 @@
+"""Exact predictions of infinitely wide networks, class probabilities, and how to score them."""
+
+from widelimit.predict._classes import class_probabilities as class_probabilities
+from widelimit.predict._classes import fit_temperature as fit_temperature
+from widelimit.predict._factor import PrecisionWarning as PrecisionWarning
+from widelimit.predict._metrics import CalibrationCurve as CalibrationCurve
+from widelimit.predict._metrics import accuracy as accuracy
+from widelimit.predict._metrics import calibration_curve as calibration_curve
+from widelimit.predict._metrics import expected_calibration_error as expected_calibration_error
+from widelimit.predict._metrics import negative_log_likelihood as negative_log_likelihood
+from widelimit.predict._posterior import LeaveOneOut as LeaveOneOut
+from widelimit.predict._posterior import Posterior as Posterior
+from widelimit.predict._posterior import posterior as posterior
