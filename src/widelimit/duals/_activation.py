@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._analysis import Analysis, analyse
-from ._atoms import ExpPoly
 from ._probe import elementwise_derivative
 from ._recognise import recognise
 
