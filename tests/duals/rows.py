@@ -51,7 +51,7 @@ ROWS = {
     "squareplus": Row(jax.nn.squareplus),
     "tanh_gelu": Row(jax.nn.gelu),
     "wavelet": Row(lambda x: jnp.sin(3 * x) * jnp.exp(-x * x)),
-    "user_jump": Row(lambda x: jnp.where(x > 0.7, 2 * x - 1.4, 0.1 * x), (0.7,), slow=False),
+    "user_jump": Row(lambda x: jnp.where(x > 0.7, 2 * x - 1.4, 0.1 * x), (0.7,)),
     "user_kink": Row(lambda x: jnp.where(x > 0.7, 2 * x - 1.33, 0.1 * x), (0.7,)),
 }
 

@@ -56,6 +56,11 @@ def generic_pair(phi, psi, q1, q2, c, d, params1, params2):
     Derivatives are those of weak calculus (Price's theorem): d/dc gives E[phi' psi'], d/dq1 gives
     E[phi'' psi] / 2. They flow through q1, q2, c and the parameters; d gives its value only.
     """
+    return _series_then_plane(phi, psi, q1, q2, c, d, params1, params2)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _series_then_plane(phi, psi, q1, q2, c, d, params1, params2):
     geo = geometry(q1, q2, c, d)
     one, two = both_series(phi, psi, q1, q2, params1, params2)
     shape = jnp.broadcast_shapes(geo.rho.shape, one.second.shape, two.second.shape)
@@ -147,6 +152,11 @@ def pair_tangent(phi, psi, value, primals, tangents):
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def generic_difference(phi, q1, q2, c, d, params1, params2):
     """E[(phi(u) - phi(v))^2], summed without cancellation."""
+    return _difference(phi, q1, q2, c, d, params1, params2)
+
+
+@partial(jax.jit, static_argnums=0)
+def _difference(phi, q1, q2, c, d, params1, params2):
     geo = geometry(q1, q2, c, d)
     one, two = both_series(phi, phi, q1, q2, params1, params2)
     shape = jnp.broadcast_shapes(geo.rho.shape, one.second.shape, two.second.shape)

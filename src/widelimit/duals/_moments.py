@@ -74,6 +74,11 @@ def moment(functions, weight, order, q, params):
     Shapes: ``q`` and ``params`` broadcast. Derivatives in q are weak,
     d/dq E[f r] = E[f ((z^2 - 1) r - z r')] / (2 q), so jumps are no obstacle.
     """
+    return _moment(functions, weight, order, q, params)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _moment(functions, weight, order, q, params):
     return over_rows(partial(_row_moment, functions, weight, order), q, params)
 
 
