@@ -44,11 +44,27 @@ def test_variance_per_row_and_float32():
     assert p[0, 0] > p[1, 0] > 0.5
 
 
-def test_temperature_is_recovered(rng):
+def test_link_is_recovered(rng):
+    mean, variance = 3 * rng.normal(size=(3000, 4)), rng.choice([0.01, 9.0], size=3000)
+    std = np.sqrt(0.3 * variance + 0.6**2)
+    labels = (mean + std[:, None] * rng.normal(size=mean.shape)).argmax(1)
+    link = predict.fit_link(mean, variance, labels)
+    assert abs(link.temperature - 0.6) < 0.1
+    assert abs(link.scale - 0.3) < 0.05
+    np.testing.assert_array_equal(
+        link(mean, variance),
+        predict.class_probabilities(
+            mean, variance, temperature=link.temperature, scale=link.scale
+        ),
+    )
+
+
+def test_link_without_variance_is_a_temperature(rng):
     mean = rng.normal(size=(3000, 4))
-    labels = (mean + 0.6 * rng.normal(size=mean.shape)).argmax(1)
-    fitted = predict.fit_temperature(mean, 0.2, labels)
-    assert abs(fitted**2 + 0.2 - 0.36) < 0.04
+    labels = (mean + 0.5 * rng.normal(size=mean.shape)).argmax(1)
+    link = predict.fit_link(mean, 0.0, labels)
+    assert abs(link.temperature - 0.5) < 0.05
+    assert link.scale == 1
 
 
 @pytest.mark.parametrize(
@@ -61,6 +77,7 @@ def test_temperature_is_recovered(rng):
         ({"variance": np.ones(2)}, "does not match"),
         ({"variance": np.ones((3, 3))}, "does not match"),
         ({"temperature": -1.0}, "temperature"),
+        ({"scale": math.inf}, "scale"),
     ],
 )
 def test_refuses_bad_scores(arguments, message):

@@ -1,7 +1,8 @@
 """Exact predictions of infinitely wide networks, class probabilities, and how to score them."""
 
+from widelimit.predict._classes import Link as Link
 from widelimit.predict._classes import class_probabilities as class_probabilities
-from widelimit.predict._classes import fit_temperature as fit_temperature
+from widelimit.predict._classes import fit_link as fit_link
 from widelimit.predict._factor import PrecisionWarning as PrecisionWarning
 from widelimit.predict._metrics import CalibrationCurve as CalibrationCurve
 from widelimit.predict._metrics import accuracy as accuracy

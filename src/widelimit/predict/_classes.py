@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import log_ndtr, logsumexp
 from jaxtyping import Array, Float, Int
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize
 
 _REACH = 10.0
 _NODES = 24
@@ -19,12 +20,16 @@ _MOST_PANELS = 128
 
 
 def class_probabilities(
-    mean: Float[Array, "m classes"], variance: Any = 0.0, *, temperature: float = 0.0
+    mean: Float[Array, "m classes"],
+    variance: Any = 0.0,
+    *,
+    temperature: float = 0.0,
+    scale: float = 1.0,
 ) -> Float[Array, "m classes"]:
     r"""The probability that each class has the largest score, scores being Gaussian.
 
-    The score of class c is :math:`f_c + \tau z_c` with :math:`f_c \sim N(m_c, v_c)` and
-    :math:`z_c \sim N(0, 1)`, all independent. With :math:`s_c^2 = v_c + \tau^2`,
+    The score of class c is :math:`f_c + \tau z_c` with :math:`f_c \sim N(m_c, a\,v_c)` and
+    :math:`z_c \sim N(0, 1)`, all independent. With :math:`s_c^2 = a\,v_c + \tau^2`,
 
     .. math:: p_c = \int \varphi(u) \prod_{j \ne c}
               \Phi\Big(\frac{m_c - m_j + s_c u}{s_j}\Big)\,du
@@ -37,9 +42,12 @@ def class_probabilities(
     mean
         Means of the latent scores, shape (m, classes).
     variance
-        Their variances, a scalar or shape (m,) or (m, classes).
+        Their variances v, a scalar or shape (m,) or (m, classes).
     temperature
-        :math:`\tau \ge 0`, see :func:`fit_temperature`.
+        :math:`\tau \ge 0`; see :func:`fit_link`.
+    scale
+        :math:`a \ge 0`, multiplies the variances: the scale of the prior, which one-hot targets
+        leave open.
 
     Returns
     -------
@@ -48,8 +56,8 @@ def class_probabilities(
     Raises
     ------
     ValueError
-        If shapes do not agree, there are fewer than two classes, or a variance or the temperature
-        is negative or not finite.
+        If shapes do not agree, there are fewer than two classes, or a variance, the temperature
+        or the scale is negative or not finite.
 
     Notes
     -----
@@ -58,20 +66,42 @@ def class_probabilities(
     Variational Bayesian multinomial probit regression with Gaussian process priors, 2006.
     """
     mean, variance = _scores(mean, variance)
-    if not (math.isfinite(temperature) and temperature >= 0):
-        msg = f"temperature is at least 0 and finite, got {temperature}"
-        raise ValueError(msg)
+    for name, value in (("temperature", temperature), ("scale", scale)):
+        if not (math.isfinite(value) and value >= 0):
+            msg = f"{name} is at least 0 and finite, got {value}"
+            raise ValueError(msg)
     every = jnp.broadcast_to(jnp.arange(mean.shape[1]), mean.shape)
-    return jax.nn.softmax(_log_probability(mean, variance, temperature, every), axis=1)
+    noise = jnp.asarray(temperature**2, mean.dtype)
+    factor = jnp.asarray(scale, mean.dtype)
+    logs = _log_probability(mean, variance, noise, factor, every, *_rule(variance))
+    return jax.nn.softmax(logs, axis=1)
 
 
-def fit_temperature(
-    mean: Float[Array, "m classes"], variance: Any, labels: Int[Array, " m"]
-) -> float:
-    """The temperature of :func:`class_probabilities` under which the labels are most likely.
+@dataclass(frozen=True)
+class Link:
+    """From Gaussian scores to class probabilities, with the two numbers that were fitted.
+
+    Attributes
+    ----------
+    temperature, scale
+        As in :func:`class_probabilities`.
+    """
+
+    temperature: float
+    scale: float
+
+    def __call__(self, mean: Any, variance: Any = 0.0) -> Float[Array, "m classes"]:
+        """:func:`class_probabilities` with this temperature and scale."""
+        return class_probabilities(
+            mean, variance, temperature=self.temperature, scale=self.scale
+        )
+
+
+def fit_link(mean: Float[Array, "m classes"], variance: Any, labels: Int[Array, " m"]) -> Link:
+    """The temperature and scale of :func:`class_probabilities` that make the labels most likely.
 
     Give it predictions of examples that were not trained on; those of
-    :meth:`Posterior.leave_one_out` cost no data.
+    :meth:`Posterior.leave_one_out` cost no data. Where all variances are 0 the scale stays 1.
 
     Parameters
     ----------
@@ -86,19 +116,28 @@ def fit_temperature(
         As in :func:`class_probabilities`, or if the labels are not class numbers.
     """
     mean, variance = _scores(mean, variance)
-    labels = check_labels(labels, *mean.shape)
-    scale = float(jnp.max(mean) - jnp.min(mean)) + float(jnp.sqrt(jnp.max(variance)))
-    if scale == 0:
-        return 0.0
+    picked = jnp.asarray(check_labels(labels, *mean.shape))[:, None]
+    spread = float(jnp.max(mean) - jnp.min(mean))
+    typical = float(jnp.mean(variance))
+    if spread == 0:
+        return Link(0.0, 1.0)
+    rule = _rule(variance)
 
-    picked = jnp.asarray(labels)[:, None]
+    def loss(logs: Any) -> Any:
+        noise, factor = spread**2 * jnp.exp(2 * logs[0]), jnp.exp(logs[1])
+        factor = factor * spread**2 / typical if typical else jnp.zeros_like(factor)
+        return -jnp.mean(_log_probability(mean, variance, noise, factor, picked, *rule))
 
-    def loss(log_temperature: float) -> float:
-        temperature = scale * math.exp(log_temperature)
-        return -float(jnp.mean(_log_probability(mean, variance, temperature, picked)))
+    slope = jax.jit(jax.value_and_grad(loss))
 
-    best = minimize_scalar(loss, bounds=(-9.0, 3.0), method="bounded", options={"xatol": 1e-3})
-    return scale * math.exp(float(best.x))
+    def both(logs: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = slope(jnp.asarray(logs, mean.dtype))
+        return float(value), np.asarray(gradient, float)
+
+    bounds = [(-9.0, 3.0), (-18.0, 6.0)]
+    found = minimize(both, np.array([-2.0, -4.0]), jac=True, bounds=bounds, method="L-BFGS-B")
+    scale = spread**2 / typical * math.exp(found.x[1]) if typical else 1.0
+    return Link(spread * math.exp(found.x[0]), scale)
 
 
 def check_labels(labels: Any, count: int, classes: int) -> np.ndarray:
@@ -122,34 +161,34 @@ def check_labels(labels: Any, count: int, classes: int) -> np.ndarray:
     return array
 
 
-def _log_probability(mean: Array, variance: Array, temperature: float, picked: Array) -> Array:
-    """Log-probability of the classes ``picked``, shape (m, k), for each row."""
-    spread = jnp.max(jnp.abs(mean)) + jnp.sqrt(jnp.max(variance)) + temperature
-    least = jnp.finfo(mean.dtype).eps * jnp.where(spread > 0, spread, 1)
-    std = jnp.maximum(jnp.sqrt(variance + temperature**2), least)
-    ratio = float(jnp.max(jnp.max(std, 1) / jnp.min(std, 1)))
-    u, weights = _rule(int(min(_MOST_PANELS, _PANELS * 2 ** math.ceil(math.log2(ratio)))))
-    log_weights = np.log(weights) - 0.5 * u**2 - 0.5 * math.log(2 * math.pi)
-    u, log_weights = jnp.asarray(u, mean.dtype), jnp.asarray(log_weights, mean.dtype)
-    return _integrate(mean, std, picked, u, log_weights)
-
-
-def _rule(panels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights of a composite Gauss-Legendre rule on [-reach, reach]."""
+def _rule(variance: Array) -> tuple[Array, Array]:
+    """Nodes of a composite Gauss-Legendre rule and the logarithms of φ times their weights."""
+    std = np.sqrt(np.asarray(variance, float))
+    ratio = np.max(np.max(std, 1) / np.maximum(np.min(std, 1), 1e-3 * np.max(std, 1) + 1e-300))
+    panels = min(_MOST_PANELS, _PANELS * 2 ** math.ceil(math.log2(max(float(ratio), 1.0))))
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
     half = _REACH / panels
-    centres = half * (2 * np.arange(panels) + 1) - _REACH
-    return (centres[:, None] + half * nodes).ravel(), np.tile(half * weights, panels)
+    u = ((half * (2 * np.arange(panels) + 1) - _REACH)[:, None] + half * nodes).ravel()
+    logs = np.log(np.tile(half * weights, panels)) - 0.5 * u**2 - 0.5 * math.log(2 * math.pi)
+    return jnp.asarray(u, variance.dtype), jnp.asarray(logs, variance.dtype)
 
 
 @jax.jit
-def _integrate(mean: Array, std: Array, picked: Array, u: Array, log_weights: Array) -> Array:
+def _log_probability(
+    mean: Array, variance: Array, noise: Any, factor: Any, picked: Array, u: Array, logs: Array
+) -> Array:
+    """Log-probability of the classes ``picked``, shape (m, k), of each row."""
+    total = factor * variance + noise
+    spread = jnp.max(jnp.abs(mean)) ** 2 + jnp.max(total)
+    least = jnp.finfo(mean.dtype).eps ** 2 * jnp.where(spread > 0, spread, 1)
+    std = jnp.sqrt(jnp.maximum(total, least))
+
     def row(given: Any) -> Array:
         m, s, classes = given
         z = (m[classes][:, None, None] - m[:, None] + s[classes][:, None, None] * u) / s[:, None]
         other = classes[:, None] != jnp.arange(m.shape[0])
         below = jnp.sum(jnp.where(other[..., None], log_ndtr(z), 0), 1)
-        return logsumexp(below + log_weights, axis=1)
+        return logsumexp(below + logs, axis=1)
 
     return jax.lax.map(row, (mean, std, picked))
 
