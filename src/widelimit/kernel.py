@@ -112,7 +112,7 @@ class Kernel:
         -------
         Array of shape (n1, n2, *positions, *positions), in the pytree of the network's output.
         Channel axes of the output disappear: channels are independent and identically
-        distributed in the limit.
+        distributed in the limit. Axes of size one disappear too.
 
         Raises
         ------
@@ -179,22 +179,22 @@ class Kernel:
         leaves1 = jax.tree.leaves(x1)
         leaves2 = None if x2 is None else jax.tree.leaves(x2)
 
-        def run(stds: Any, a: Any, b: Any, careful: bool) -> Any:
-            return self._evaluate(graph, activations, stds, a, b, kinds, careful=careful)
+        def run(stds: Any, a: Any, b: Any, real: Any, careful: bool) -> Any:
+            return self._evaluate(graph, activations, stds, a, b, real, kinds, careful=careful)
 
         arrays = (*leaves1, *(leaves2 or ()), *self.stds)
         if any(isinstance(v, jax.core.Tracer) for v in arrays):
-            out, _ = run(self.stds, leaves1, leaves2, True)
+            out, _ = run(self.stds, leaves1, leaves2, None, True)
             return _as_output(graph, out)
 
-        def block(a: list[Any], b: list[Any] | None) -> list[Any]:
+        def block(a: list[Any], b: list[Any] | None, real: tuple[int, int]) -> list[Any]:
             for careful in (False, True):
                 key = (id(graph), kinds, careful)
                 if key not in self._cache.compiled:
                     self._cache.compiled[key] = jax.jit(
-                        lambda s, a, b, c=careful: run(s, a, b, c)
+                        lambda s, a, b, real, c=careful: run(s, a, b, real, c)
                     )
-                out, close = self._cache.compiled[key](self.stds, a, b)
+                out, close = self._cache.compiled[key](self.stds, a, b, real)
                 if careful or not bool(close):
                     break
             return [x for one in out for x in one]  # type: ignore[union-attr]
@@ -202,7 +202,8 @@ class Kernel:
         count = max(leaves1[0].shape[0], (leaves2 or leaves1)[0].shape[0])
         size = tile_size(TILE, self._bytes_per_pair(graph, leaves1), MEMORY)
         if count <= size:
-            flat = block(leaves1, leaves2)
+            n1, n2 = leaves1[0].shape[0], (leaves2 or leaves1)[0].shape[0]
+            flat = block(leaves1, leaves2, (n1, n2))
         else:
             flat = tiled(block, leaves1, leaves2, size, name=" and ".join(kinds).upper())
         per = len(graph.outputs)
@@ -222,6 +223,7 @@ class Kernel:
         stds: Any,
         a: Any,
         b: Any,
+        real: Any,
         kinds: tuple[str, ...],
         *,
         careful: bool,
@@ -234,7 +236,7 @@ class Kernel:
         )
         results = [[_block(ev, out, kind) for out in graph.outputs] for kind in kinds]
         flags = [
-            has_close_pairs(x, y, symmetric=ev.symmetric) for x, y in _distinct(ev.close)
+            has_close_pairs(x, y, real, symmetric=ev.symmetric) for x, y in _distinct(ev.close)
         ]
         close = jnp.any(jnp.stack(flags)) if flags else jnp.zeros((), bool)
         return results, close
@@ -409,11 +411,11 @@ def _seen(out: Seen) -> tuple[list[int], list[tuple[int, bool]]]:
 
 
 def _axes_sizes(out: Seen) -> list[int]:
-    """The sizes of the output's axes with the channels taken out."""
+    """The sizes of the output's axes, without channels and axes of size one."""
     sizes = []
     for axis in out.axes:
         kept = [out.size(a) for a in axis if not isinstance(a, Channel)]
-        if kept or not axis:
+        if kept:
             sizes.append(int(np.prod(kept, dtype=int)))
     return sizes
 

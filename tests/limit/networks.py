@@ -46,9 +46,12 @@ class Row:
 
 
 BODY = ((N, 5), (N, N), (N, N), (OUT, N))
-relu, tanh, gelu, silu, sigmoid = (
-    jax.nn.relu, jnp.tanh, jax.nn.gelu, jax.nn.silu, jax.nn.sigmoid,
-)
+relu, gelu, silu, erf = jax.nn.relu, jax.nn.gelu, jax.nn.silu, jax.lax.erf
+"""Mostly activations with closed forms, which compile fast; gelu and silu take the series."""
+
+
+def gate(x: Any) -> Any:
+    return 0.5 * (1 + erf(x))
 
 
 def _first(p: Any, x: Any) -> Any:
@@ -57,7 +60,7 @@ def _first(p: Any, x: Any) -> Any:
 
 def _scan(p: Any, xs: Any, pool: Callable[..., Any]) -> Any:
     def step(h: Any, x: Any) -> Any:
-        h = tanh(dense(p[1], h) + dense(p[0], x))
+        h = erf(dense(p[1], h) + dense(p[0], x))
         return h, h
 
     return pool(*jax.lax.scan(step, jnp.zeros(p[1].shape[0]), xs))
@@ -74,7 +77,7 @@ straight_through.defjvp(lambda p, t: (jnp.sign(p[0]), t[0]))
 def _unrolled(p: Any, xs: Any) -> Any:
     h = jnp.zeros(p[1].shape[0])
     for t in range(xs.shape[0]):
-        h = tanh(dense(p[1], h) + dense(p[0], xs[t]))
+        h = erf(dense(p[1], h) + dense(p[0], xs[t]))
     return dense(p[3], h)
 
 
@@ -83,32 +86,32 @@ ROWS = (
     Row("gelu", lambda p, x: dense(p[3], gelu(dense(p[1], gelu(_first(p, x))))), BODY),
     Row("relu_plus_identity", lambda p, x: (lambda h: dense(p[3], relu(h) + h))(_first(p, x)),
         BODY),
-    Row("residual", lambda p, x: (lambda h: dense(p[3], relu(h + dense(p[1], tanh(h)))))(
+    Row("residual", lambda p, x: (lambda h: dense(p[3], relu(h + dense(p[1], erf(h)))))(
         _first(p, x)), BODY),
     Row("weighted_skip", lambda p, x: (lambda h: dense(p[3], relu(
-        0.6 * h + 0.8 * dense(p[1], tanh(h)))))(_first(p, x)), BODY),
+        0.6 * h + 0.8 * dense(p[1], erf(h)))))(_first(p, x)), BODY),
     Row("raw_input_residual", lambda p, x: dense(p[3], relu(dense(p[1], x + dense(
         p[2], relu(_first(p, x)))))), ((N, 64), (N, 64), (64, N), (OUT, N)), (64,)),
     Row("parallel_branches", lambda p, x: (lambda h: dense(
-        p[3], relu(dense(p[1], relu(h))) + tanh(dense(p[2], h))))(_first(p, x)), BODY),
-    Row("same_root_branches", lambda p, x: (lambda h: dense(p[3], relu(h) - tanh(h)))(
+        p[3], relu(dense(p[1], relu(h))) + erf(dense(p[2], h))))(_first(p, x)), BODY),
+    Row("same_root_branches", lambda p, x: (lambda h: dense(p[3], relu(h) - erf(h)))(
         _first(p, x)), BODY),
     Row("concatenate", lambda p, x: (lambda h: dense(p[3], jnp.concatenate(
-        [relu(h), tanh(dense(p[2], h))])))(_first(p, x)), (*BODY[:3], (OUT, 2 * N))),
+        [relu(h), erf(dense(p[2], h))])))(_first(p, x)), (*BODY[:3], (OUT, 2 * N))),
     Row("concatenate_input", lambda p, x: dense(p[3], jnp.concatenate([relu(_first(p, x)), x])),
         (*BODY[:3], (OUT, N + 5))),
-    Row("glu", lambda p, x: (lambda h: dense(p[3], sigmoid(dense(p[1], h)) * dense(p[2], h)))(
-        tanh(_first(p, x))), BODY),
+    Row("glu", lambda p, x: (lambda h: dense(p[3], gate(dense(p[1], h)) * dense(p[2], h)))(
+        erf(_first(p, x))), BODY),
     Row("swiglu_fused", lambda p, x: (lambda ab: dense(p[2], silu(ab[0]) * ab[1]))(
-        jnp.split(dense(p[1], tanh(_first(p, x))), 2)), ((N, 5), (2 * N, N), (OUT, N))),
+        jnp.split(dense(p[1], erf(_first(p, x))), 2)), ((N, 5), (2 * N, N), (OUT, N))),
     Row("bilinear", lambda p, x: (lambda h: dense(p[3], dense(p[1], h) * dense(p[2], h)))(
-        tanh(_first(p, x))), BODY),
-    Row("self_gate", lambda p, x: (lambda h: dense(p[3], sigmoid(h) * dense(p[2], tanh(h))))(
+        erf(_first(p, x))), BODY),
+    Row("self_gate", lambda p, x: (lambda h: dense(p[3], gate(h) * dense(p[2], erf(h))))(
         _first(p, x)), BODY),
-    Row("three_factors", lambda p, x: (lambda h: dense(p[3], h * tanh(h) * dense(p[1], h)))(
+    Row("three_factors", lambda p, x: (lambda h: dense(p[3], h * erf(h) * dense(p[1], h)))(
         _first(p, x)), BODY),
-    Row("where_gate", lambda p, x: (lambda h: dense(p[3], jnp.where(h > 0, dense(p[1], tanh(h)),
-        0.3 * dense(p[2], tanh(h)))))(_first(p, x)), BODY),
+    Row("where_gate", lambda p, x: (lambda h: dense(p[3], jnp.where(h > 0, dense(p[1], erf(h)),
+        0.3 * dense(p[2], erf(h)))))(_first(p, x)), BODY),
     Row("max_of_two", lambda p, x: (lambda h: dense(p[3], jnp.maximum(
         dense(p[1], h), dense(p[2], h))))(relu(_first(p, x))), BODY),
     Row("layer_norm_gaussian", lambda p, x: dense(p[3], relu(norm(_first(p, x)))), BODY),
@@ -118,13 +121,13 @@ ROWS = (
     Row("rms_norm", lambda p, x: (lambda h: dense(p[3], h / jnp.sqrt(jnp.mean(h**2) + 1e-6)))(
         relu(_first(p, x))), BODY),
     Row("l2_norm", lambda p, x: (lambda h: dense(p[3], h / jnp.linalg.norm(h) * np.sqrt(N)))(
-        tanh(_first(p, x))), BODY),
+        erf(_first(p, x))), BODY),
     Row("biases", lambda p, x: dense(p[3], relu(dense(p[1], relu(
         _first(p, x) + 0.3 * p[4])) + 0.2 * p[5])), (*BODY, (N,), (N,))),
-    Row("shared_weights", lambda p, x: dense(p[3], tanh(dense(p[1], tanh(dense(
+    Row("shared_weights", lambda p, x: dense(p[3], erf(dense(p[1], erf(dense(
         p[1], _first(p, x)))))), BODY),
-    Row("shared_residual", lambda p, x: (lambda h: dense(p[3], tanh(
-        dense(p[1], tanh(h)) + h)))(_first(p, x)), BODY),
+    Row("shared_residual", lambda p, x: (lambda h: dense(p[3], erf(
+        dense(p[1], erf(h)) + h)))(_first(p, x)), BODY),
     Row("rnn_last", lambda p, xs: _scan(p, xs, lambda h, hs: dense(p[3], h)), BODY, (4, 5)),
     Row("rnn_pooled", lambda p, xs: _scan(p, xs, lambda h, hs: dense(p[3], hs.mean(0))), BODY,
         (4, 5)),
@@ -144,7 +147,7 @@ ROWS = (
         lambda h: jnp.sin(h)))(_first(p, x))), BODY),
     Row("straight_through", lambda p, x: dense(p[3], straight_through(_first(p, x))), BODY),
     Row("stop_gradient", lambda p, x: (lambda h: dense(p[3], h * jax.lax.stop_gradient(
-        sigmoid(h))))(_first(p, x)), BODY),
+        gate(h))))(_first(p, x)), BODY),
     Row("heads", lambda p, x: jnp.einsum("ohd,hd->o", p[1], relu(
         jnp.einsum("hdi,i->hd", p[0], x))) / np.sqrt(N), ((8, N // 8, 5), (OUT, 8, N // 8))),
     Row("batched_weights", lambda p, xs: dense(p[1], jax.vmap(lambda w, x: relu(w @ x))(
