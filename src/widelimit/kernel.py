@@ -25,7 +25,6 @@ from widelimit.trace import Graph, Leaf, read
 from widelimit.trace.arrays import Array as Seen
 from widelimit.trace.arrays import Channel, Position, Repeat
 
-
 TILE = 1024
 """Examples per tile, at most."""
 MEMORY = 2 << 30
@@ -47,6 +46,7 @@ class _Cache:
 
     def __init__(self, description: Description) -> None:
         self.description = description
+        self.constant = tuple(_is_zero(p.std) for p in description.priors)
         self.graphs: dict[Any, tuple[Graph, Activations]] = {}
         self.compiled: dict[Any, Callable[..., Any]] = {}
 
@@ -55,8 +55,9 @@ class _Cache:
 class Kernel:
     """The infinite-width kernels of a network.
 
-    A kernel is a pytree whose leaves are the standard deviations of the priors, in the order of
-    ``names``, so that ``jax.grad`` and ``jax.vmap`` go through it; inputs may be traced too.
+    A kernel is a pytree whose leaves are the standard deviations of the random parameters, in the
+    order of ``names``, so that ``jax.grad`` and ``jax.vmap`` go through it; inputs may be traced
+    too.
 
     Make one with :func:`widelimit.kernel`.
     """
@@ -69,13 +70,18 @@ class Kernel:
         self._cache = cache or _Cache(description)
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], Any]:
-        """The standard deviations are the leaves."""
-        return self.stds, self._cache
+        """The standard deviations are the leaves; those of constants, being zero, are fixed."""
+        children = tuple(
+            s for s, zero in zip(self.stds, self._cache.constant, strict=True) if not zero
+        )
+        return children, self._cache
 
     @classmethod
     def tree_unflatten(cls, aux: Any, children: Any) -> Kernel:
         """Rebuild from the leaves."""
-        return cls(aux.description, tuple(children), aux)
+        rest = iter(children)
+        stds = tuple(0.0 if zero else next(rest) for zero in aux.constant)
+        return cls(aux.description, stds, aux)
 
     def __repr__(self) -> str:
         arrays = ", ".join(
@@ -167,8 +173,8 @@ class Kernel:
         if key not in self._cache.graphs:
             d = self.description
             infos = tuple(
-                Leaf(name, tuple(a.shape), float(p.mean), _is_zero(p.std))
-                for name, a, p in zip(d.names, d.arrays, d.priors)
+                Leaf(name, tuple(a.shape), float(p.mean), zero)
+                for name, a, p, zero in zip(d.names, d.arrays, d.priors, self._cache.constant)
             )
             self._cache.graphs[key] = (read(d.apply, d.arrays, infos, example), Activations())
         return self._cache.graphs[key]

@@ -10,8 +10,8 @@ import numpy as np
 from widelimit.errors import Where
 from widelimit.graph import nodes as n
 from widelimit.graph.index import Draw, fingerprint
-from widelimit.graph.scalar import Scalar
 from widelimit.graph.nodes import Part, Shape, whole
+from widelimit.graph.scalar import Scalar
 
 
 class Builder:
@@ -108,9 +108,11 @@ class Builder:
     def add(self, shape: Shape, channels: Shape, terms: Iterable[Part]) -> n.Field:
         """The sum of parts, at least one of them a field; zeros are dropped."""
         kept = tuple(t for t in terms if not _is_zero(t.node))
-        if len(kept) == 1 and kept[0].node.shape == shape and isinstance(kept[0].node, n.Field):
-            if kept[0].dims == tuple(range(len(shape))):
-                return kept[0].node
+        if len(kept) == 1:
+            (only,) = kept
+            as_it_is = only.node.shape == shape and only.dims == tuple(range(len(shape)))
+            if as_it_is and isinstance(only.node, n.Field):
+                return only.node
         if not kept:
             kept = (Part(self.constant(np.zeros(())), ()),)
         key = ("add", shape, channels, *(_key(t) for t in kept))

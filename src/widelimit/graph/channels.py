@@ -20,7 +20,8 @@ def take(b: Builder, field: n.Field, channel: int, chosen: np.ndarray) -> n.Fiel
     if size > 1 and np.all(step == step[0]) and step[0] != 0:
         stop = int(chosen[-1]) + (1 if step[0] > 0 else -1)
         window = slice(int(chosen[0]), stop if stop >= 0 else None, int(step[0]))
-        return _change(b, field, (channel,), (size,), lambda i, k: i[(slice(None),) * k + (window,)])
+        view = lambda i, k: i[(slice(None),) * k + (window,)]
+        return _change(b, field, (channel,), (size,), view)
     return _change(b, field, (channel,), (size,), lambda i, k: np.take(i, chosen, axis=k))
 
 

@@ -29,7 +29,7 @@ class Activations:
         return self._once(("node", id(node)), (node,), lambda: _make(node))
 
     def product(self, a: duals.Activation, b: duals.Activation) -> duals.Activation:
-        """u -> a(u) b(u); the parameters of both, one after the other."""
+        """U -> a(u) b(u); the parameters of both, one after the other."""
 
         def make() -> duals.Activation:
             k = a.n_params
@@ -39,7 +39,7 @@ class Activations:
         return self._once(("product", id(a), id(b)), (a, b), make)
 
     def derivative(self, a: duals.Activation) -> duals.Activation:
-        """u -> a'(u), as automatic differentiation gives it."""
+        """U -> a'(u), as automatic differentiation gives it."""
 
         def make() -> duals.Activation:
             slope = lambda u, *p: jax.jvp(lambda t: a.fn(t, *p), (u,), (jnp.ones_like(u),))[1]

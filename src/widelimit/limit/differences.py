@@ -24,6 +24,7 @@ def difference(
     ev: Evaluation, a: n.Node, ta: tuple, b: n.Node, tb: tuple, rank: int, p: Pairing
 ) -> Any:
     """E[(a − b)²] for one node ``a is b`` on the two sides of a pairing."""
+    assert a is b
     inside = lambda part: tuple(ta[k] for k in part.dims)
     inside_b = lambda part: tuple(tb[k] for k in part.dims)
     match a:

@@ -10,7 +10,6 @@ from widelimit.errors import NotGaussianError
 from widelimit.graph import nodes as n
 from widelimit.graph.nodes import Part
 from widelimit.limit.evaluate import ZERO, Evaluation, Pairing, add, times
-from widelimit.limit.place import place
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,6 +264,3 @@ def weak_derivative(ev: Evaluation, f: Factor) -> Factor | None:
     if getattr(activation, "has_jump", False):
         raise _refuse(f.root.node, "a discontinuous gate multiplies correlated fields")
     return replace(f, activation=ev.activations.derivative(activation))
-
-
-__all__ = ["Factor", "Term", "expect", "factors_of", "place"]

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from widelimit.errors import MisalignedWidthError
+from widelimit.errors import MisalignedWidthError, UnsupportedPrimitiveError
 from widelimit.graph import nodes as n
 from widelimit.graph.index import Relation
 from widelimit.limit.evaluate import ZERO, Evaluation, Pairing, Rule, add, times
@@ -124,7 +124,7 @@ def _mapped(
             kind, a.operand, _operand_targets(a, ta, fresh),
             b.operand, _operand_targets(b, tb, fresh), rank + n_in, p,
         )
-        return _apply(ev, a, inner, rank, fresh, ta[len(a.untouched) :], 0, p)
+        return _apply(ev, a, inner, fresh, ta[len(a.untouched) :], 0, p)
     if isinstance(a, n.Map):
         node, t, operand = a, ta, 0
     else:
@@ -152,7 +152,7 @@ def _mapped(
     if inner is ZERO:
         return ZERO
     batch = ev.batch(p)
-    mapped = _apply(ev, node, inner, rank, fresh, out, operand, p)
+    mapped = _apply(ev, node, inner, fresh, out, operand, p)
     for extra, target in sorted(pairs, reverse=True):
         i, j = batch + target, batch + extra - len(fresh)
         mapped = jnp.moveaxis(_diagonal(mapped, i, j), -1, i)
@@ -180,8 +180,8 @@ def _same_selection(a: n.Map, ta: Targets, b: n.Map, tb: Targets) -> bool:
 
 
 def _apply(
-    ev: Evaluation, node: n.Map, inner: Any, rank: int, fresh: Targets, out: Targets,
-    operand: int, p: Pairing,
+    ev: Evaluation, node: n.Map, inner: Any, fresh: Targets, out: Targets, operand: int,
+    p: Pairing,
 ) -> Any:
     """Apply a map to the ``fresh`` axes of a moment and put its results at ``out``."""
     if inner is ZERO:
@@ -298,8 +298,12 @@ def source_pair(
     summed_a = [a.operand.shape[k] for k in a.summed]
     summed_b = [b.operand.shape[k] for k in b.summed]
     if a.count != b.count or summed_a != summed_b or len(a.separate) != len(b.separate):
-        msg = "one parameter acts on a wide axis here and on a list of features there"
-        raise NotImplementedError(msg)
+        raise UnsupportedPrimitiveError(
+            "one parameter acts on a wide axis here and on a list of features there",
+            why="the covariance of the two uses mixes a mean over width with a finite sum.",
+            remedy="give each use its own parameter.",
+            where=a.where,
+        )
     batch = ev.batch(p)
     fresh = tuple(range(rank, rank + len(a.summed)))
 
@@ -350,17 +354,14 @@ def _gram(
     if rank == 0 and p == "cross" and not ev.careful:
         flat_left, flat_right = (v.reshape(v.shape[0], -1) for v in (left, right))
         ev.close.append((flat_left, flat_right))
-    rows = (-1, -2) if p == "cross" else (-1, -1)
-    if left.shape[0] != right.shape[0] and p != "cross":
-        left, right = jnp.broadcast_arrays(left, right) if left.ndim == right.ndim else (left, right)
-    label = lambda x: x + 2
-    kept = sorted(set(ia) | set(ib))
-    kept = [x for x in kept if x < rank]
-    out_rows = [1, 0] if p == "cross" else [1]
-    names = {-1: 1, -2: 0}
-    sub_left = [names[rows[0]], *(label(x) for x in ia)]
-    sub_right = [names[rows[1]], *(label(x) for x in ib)]
-    result = jnp.einsum(left, sub_left, right, sub_right, [*out_rows, *(label(x) for x in kept)])
+    # Letters of the contraction: 0 and 1 are examples, the labels follow.
+    examples = (0, 1) if p == "cross" else (0, 0)
+    kept = sorted(x for x in {*ia, *ib} if x < rank)
+    result = jnp.einsum(
+        left, [examples[0], *(x + 2 for x in ia)],
+        right, [examples[1], *(x + 2 for x in ib)],
+        [*dict.fromkeys(examples), *(x + 2 for x in kept)],
+    )
     return place(result, ev.batch(p), kept, rank)
 
 

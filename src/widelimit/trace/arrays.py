@@ -245,9 +245,8 @@ def refine(b: Builder, array: Array, axis: int, sizes: Shape) -> Array:
     """Cut a program axis into atoms of the given sizes."""
     atoms = array.axes[axis]
     if all(isinstance(a, Repeat) for a in atoms):
-        return replace(
-            array, axes=(*array.axes[:axis], tuple(Repeat(s) for s in sizes), *array.axes[axis + 1:])
-        )
+        repeats = tuple(Repeat(s) for s in sizes)
+        return replace(array, axes=(*array.axes[:axis], repeats, *array.axes[axis + 1 :]))
     wanted = list(sizes)
     place = 0
     while place < len(array.axes[axis]):
@@ -347,7 +346,8 @@ def align(b: Builder, arrays: list[Array]) -> Aligned:
                 atom: Atom = Channel(len(channels))
                 channels.append(size)
             elif any(isinstance(a, Position) for _, a in here):
-                atom = Position(len(shape), any(isinstance(a, Position) and a.wide for _, a in here))
+                wide = any(isinstance(a, Position) and a.wide for _, a in here)
+                atom = Position(len(shape), wide)
                 shape.append(size)
             else:
                 atom = Repeat(size)
@@ -423,7 +423,7 @@ def share(b: Builder, node: n.Field, channels: Shape) -> n.Field:
 
 def gaussian_leaves(node: n.Node) -> list[n.Node]:
     """The sources and entries a node is made of, at its own layer."""
-    if isinstance(node, n.Source | n.Entry | n.Tangent) or isinstance(node, n.Value):
+    if isinstance(node, n.Source | n.Entry | n.Tangent | n.Value):
         return [node]
     assert isinstance(node, n.Field)
     return [leaf for p in node.parts for leaf in gaussian_leaves(p.node)]

@@ -11,7 +11,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from widelimit.errors import ControlFlowError
 from widelimit.trace import structure as st
-from widelimit.trace.arrays import Array, Concatenation, Operand, concrete, is_constant, known_array
+from widelimit.trace.arrays import Array, Operand, concrete, is_constant, known_array
 from widelimit.trace.pointwise import elementwise
 from widelimit.trace.reader import ALWAYS, Reader, equation_function, rule
 
@@ -199,6 +199,3 @@ def scan(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
         ]
         collected.append(pieces[0] if length == 1 else st.concatenate(r.b, pieces, 0))
     return [*carry, *collected]
-
-
-__all__ = ["Concatenation"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from dataclasses import dataclass, field
 
@@ -61,9 +60,15 @@ class Leaves:
             earlier.append(rows)
 
 
-def narrow(b: Builder, size: int) -> None:
+NARROW = 3
+"""A contracted axis of at most this size is hardly wide."""
+NARROW_MEAN = 15
+"""A mean over so few channels is hardly deterministic."""
+
+
+def narrow(b: Builder, size: int, limit: int = NARROW) -> None:
     """Warn when a very short axis is about to be treated as infinitely wide."""
-    if size <= 3:
+    if size <= limit:
         place = f" at {b.where}" if b.where else ""
         warnings.warn(
             f"an axis of size {size} is treated as infinitely wide{place}; the limit may be far "
@@ -133,8 +138,3 @@ def as_array(b: Builder, leaves: Leaves, operand: Operand) -> Array:
         remedy="apply a dense layer to the joined array, or work on the parts before joining.",
         where=b.where,
     )
-
-
-def total_size(a: Array) -> int:
-    """The number of entries of the program's array."""
-    return math.prod(a.shape)

@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from widelimit.errors import AmbiguousScaleError, NotGaussianError, UnsupportedPrimitiveError
+from widelimit.errors import AmbiguousScaleError, NotGaussianError
 from widelimit.graph import nodes as n
 from widelimit.graph import scalar as s
 from widelimit.graph.build import Builder
@@ -28,7 +28,9 @@ from widelimit.trace.functions import is_nonnegative, read_together
 Elementwise = Callable[..., Any]
 
 
-def elementwise(b: Builder, name: str, function: Elementwise, arrays: list[Array], dtype: Any) -> Array:
+def elementwise(
+    b: Builder, name: str, function: Elementwise, arrays: list[Array], dtype: Any
+) -> Array:
     """Any elementwise operation; the linear ones keep Gaussian fields Gaussian."""
     if all(a.known for a in arrays):
         return _known(b, name, function, arrays, dtype)
@@ -303,7 +305,7 @@ def _extreme(sign: int) -> Callable[..., Array | None]:
     return rule
 
 
-def _select(b: Builder, arrays: list[Array], dtype: Any) -> Array | None:  # noqa: ARG001
+def _select(b: Builder, arrays: list[Array], dtype: Any) -> Array | None:
     """where(p, a, b) over several roots is p·a + (1 - p)·b."""
     if read_together(b, align(b, arrays).parts) is not None:
         return None
@@ -311,14 +313,15 @@ def _select(b: Builder, arrays: list[Array], dtype: Any) -> Array | None:  # noq
     total: Array | None = None
     for k, case in enumerate(cases):
         is_k = lambda p, k=k: jnp.where(jnp.asarray(p).astype(int) == k, 1.0, 0.0)
-        if which.known:
-            chosen = _known(b, "select", lambda p, k=k: is_k(p, k).astype(dtype), [which], dtype)
-        else:
-            chosen = nonlinear(b, "select", is_k, [which])
-        if case.known and chosen.known:
-            term = _known(b, "mul", operator.mul, [chosen, case], dtype)
-        else:
+        if which.known and case.known:
+            only = lambda p, c, k=k: jnp.where(jnp.asarray(p).astype(int) == k, c, 0.0)
+            term = _known(b, "select_n", only, [which, case], dtype)
+        elif which.known:
+            as_float = lambda p, is_k=is_k: is_k(p).astype(dtype)
+            chosen = _known(b, "select_n", as_float, [which], dtype)
             term = _mul(b, [chosen, case], dtype)
+        else:
+            term = _mul(b, [nonlinear(b, "select_n", is_k, [which]), case], dtype)
         total = term if total is None else _add(b, [total, term], dtype)
     return total
 
@@ -382,14 +385,3 @@ _SPECIAL: dict[str, Callable[..., Array | None]] = {
         }.items()
     },
 }
-
-
-def unsupported(b: Builder, name: str, why: str = "", remedy: str = "") -> UnsupportedPrimitiveError:
-    """The error for a primitive without a rule."""
-    return UnsupportedPrimitiveError(
-        f"`{name}` has no rule on random values",
-        why=why or "the reader does not know the infinite-width limit of this operation.",
-        remedy=remedy or "compute it from the input alone, write it with other operations, or "
-        "sample finite networks instead.",
-        where=b.where,
-    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -90,9 +89,9 @@ class Reader:
     def equation(self, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
         """Read one equation."""
         name = eqn.primitive.name
-        if all(isinstance(o, Array) and o.known for o in operands):
-            if not any(o.large for o in operands if isinstance(o, Array)) and name not in ALWAYS:
-                return self.known(eqn, operands)  # type: ignore[arg-type]
+        settled = all(isinstance(o, Array) and o.known and o.large is None for o in operands)
+        if settled and name not in ALWAYS:
+            return self.known(eqn, operands)  # type: ignore[arg-type]
         found = RULES.get(name)
         if found is None:
             raise self.unsupported(name)
@@ -119,6 +118,7 @@ class Reader:
             with jax.ensure_compile_time_eval():
                 results = run(*(concrete(o) for o in variables))
             return [known_array(self.b, np.asarray(r)) for r in results]
+        inputs = [v for v in eqn.invars if not isinstance(v, Literal)]
         out: list[Operand] = []
         for k, v in enumerate(eqn.outvars):
             shape = tuple(v.aval.shape)
@@ -131,7 +131,6 @@ class Reader:
                 ]
                 return run(*full)[k].reshape(small)
 
-            inputs = [v for v in eqn.invars if not isinstance(v, Literal)]
             arguments = tuple(o.value for o in variables)
             node = self.b.compute(eqn.primitive.name, call, arguments, small, v.aval.dtype)
             out.append(known_shaped(node, shape))
@@ -166,16 +165,14 @@ def equation_function(eqn: JaxprEqn) -> Callable[..., list[Any]]:
 
 # --------------------------------------------------------------------------- where in the code
 
-_LIBRARIES = tuple(
-    os.path.join(os.path.dirname(os.path.realpath(p)), "")
-    for name in ("jax", "equinox", "flax", "jaxtyping")
-    if (p := getattr(sys.modules.get(name), "__file__", None))
-) + (
+_LIBRARIES = (
     os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), ""),
     os.path.join(os.path.realpath(sysconfig.get_paths()["stdlib"]), ""),
 )
-_PACKAGES = tuple(os.sep + os.path.join("site-packages", p) + os.sep
-                  for p in ("jax", "jaxlib", "equinox", "flax", "jaxtyping", "beartype"))
+_PACKAGES = tuple(
+    os.sep + os.path.join("site-packages", p) + os.sep
+    for p in ("jax", "jaxlib", "equinox", "flax", "jaxtyping", "beartype", "_pytest", "pluggy")
+)
 
 
 def where_of(eqn: JaxprEqn) -> Where | None:

@@ -12,7 +12,7 @@ import numpy as np
 from widelimit.graph import nodes as n
 from widelimit.graph.build import Builder
 from widelimit.trace.arrays import Array, Atom, Channel, Large, Position, Repeat
-from widelimit.trace.leaves import narrow
+from widelimit.trace.leaves import NARROW_MEAN, narrow
 from widelimit.trace.pointwise import elementwise, nonnegative
 
 
@@ -70,7 +70,7 @@ def _over_width(b: Builder, a: Array, axes: tuple[int, ...]) -> Array:
     channels = [a.size(x) for x in gone if isinstance(x, Channel)]
     wide = [a.size(x) for x in gone if isinstance(x, Position) and x.wide]
     width = math.prod(channels) * math.prod(wide)
-    narrow(b, width)
+    narrow(b, width, NARROW_MEAN)
     mean = b.expectation(a.field, np.dtype(np.float64))
     # Copies along the wide axes that remain share the value that all tend to.
     as_value = tuple(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import jax
@@ -11,11 +10,10 @@ import numpy as np
 from jax.extend.core import JaxprEqn
 
 import widelimit.trace.control  # noqa: F401  (registers its rules)
-from widelimit.errors import OrderStatisticError, RandomnessError, BatchStatisticsError
+from widelimit.errors import BatchStatisticsError, OrderStatisticError, RandomnessError
 from widelimit.trace import structure as st
 from widelimit.trace.arrays import (
     Array,
-    Channel,
     Concatenation,
     Operand,
     Parameter,
@@ -26,18 +24,20 @@ from widelimit.trace.arrays import (
 )
 from widelimit.trace.contract import Dims, contract
 from widelimit.trace.pointwise import elementwise, power
-from widelimit.trace.reader import ALWAYS, Reader, equation_function, rule
+from widelimit.trace.reader import ALWAYS, Reader, rule
 from widelimit.trace.reduce import reduce_sum
 
 # --------------------------------------------------------------------------- pointwise
 
-POINTWISE = (
-    "abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil "
-    "clamp copy copy_p cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt imag "
-    "is_finite le lgamma log log1p logistic lt max min mul ne neg nextafter not or pow real "
-    "reduce_precision rem round rsqrt select_n sign sin sinh sqrt square stop_gradient sub tan "
-    "tanh xor"
-).split()
+POINTWISE = [
+    "abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2", "atanh",
+    "bessel_i0e", "bessel_i1e", "cbrt", "ceil", "clamp", "copy", "copy_p", "cos", "cosh",
+    "digamma", "div", "eq", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "ge",
+    "gt", "imag", "is_finite", "le", "lgamma", "log", "log1p", "logistic", "lt", "max", "min",
+    "mul", "ne", "neg", "nextafter", "not", "or", "pow", "real", "reduce_precision", "rem",
+    "round", "rsqrt", "select_n", "sign", "sin", "sinh", "sqrt", "square", "stop_gradient",
+    "sub", "tan", "tanh", "xor",
+]
 
 
 def floating(eqn: JaxprEqn) -> Any:
@@ -337,6 +337,3 @@ def collective(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operan
         remedy="switch the layer to inference mode, or use LayerNorm.",
         where=r.b.where,
     )
-
-
-__all__ = ["POINTWISE", "Channel", "equation_function", "math"]

@@ -28,11 +28,10 @@ from widelimit.trace.arrays import (
     drop_position,
     materialise,
     refine,
-    value_array,
 )
 
 
-def transpose(b: Builder, a: Operand, order: tuple[int, ...]) -> Operand:  # noqa: ARG001
+def transpose(b: Builder, a: Operand, order: tuple[int, ...]) -> Operand:
     """Reorder the program axes."""
     match a:
         case Parameter():
@@ -75,13 +74,10 @@ def reshape(b: Builder, a: Operand, shape: Shape) -> Operand:
             return replace(a, index=a.index.reshape(shape))
         case Concatenation():
             return _reshape_pieces(b, a, shape)
-    ones = tuple((s,) for s in shape)
     flat = tuple(atom for axis in a.axes for atom in axis)
     if not flat:
         return replace(a, axes=tuple(() for _ in shape))
     merged = Array(a.node, (flat,), a.large)
-    target = Array(a.node, ((),))  # only its sizes are used
-    del target, ones
     try:
         cuts = _cuts([merged.size(x) for x in flat])
         wanted = _cuts(list(shape))
@@ -391,52 +387,38 @@ def _join(b: Builder, arrays: list[Array], axis: int) -> Array:
 
 def _as_positions(b: Builder, a: Array, head: int) -> Array:
     """Repeats become positions and the joined axis comes first, so that pieces agree."""
-    positions: list[int | None] = [None if not a.axes[0] else -1]
-    del positions
-    order: list[int] = []
-    shape: list[int] = []
+    if len(a.axes[0]) > 1:
+        raise UnsupportedPrimitiveError(
+            "joining along an axis made of several",
+            why="the reader joins whole axes only.",
+            remedy="reshape after concatenating.",
+            where=b.where,
+        )
+    first: tuple[Atom, ...] = a.axes[0] or (Repeat(head),)
     axes: list[tuple[Atom, ...]] = []
-    sources: list[tuple[int | None, int]] = []  # (old position or None for a repeat, size)
-    channel_order: list[int] = []
-    head_atoms = a.axes[0]
-    for k, ax in enumerate(a.axes):
-        new: list[Atom] = []
-        for x in ax:
+    positions: list[tuple[int | None, int]] = []  # where it was (None for a repeat), and its size
+    channels: list[int] = []
+    for atoms in (first, *a.axes[1:]):
+        seen: list[Atom] = []
+        for x in atoms:
             if isinstance(x, Channel):
-                new.append(Channel(len(channel_order)))
-                channel_order.append(x.axis)
+                seen.append(Channel(len(channels)))
+                channels.append(x.axis)
             else:
-                new.append(Position(len(sources)))
-                sources.append((x.axis if isinstance(x, Position) else None, a.size(x)))
-        if k == 0:
-            count = len(sources)
-            if len(head_atoms) != 1:
-                sources = [(None, head)] if not head_atoms else sources
-                count = len(sources)
-            new = [Position(0)]
-            if len(head_atoms) > 1:
-                raise UnsupportedPrimitiveError(
-                    "joining along an axis made of several",
-                    why="the reader joins whole axes only.",
-                    remedy="reshape after concatenating.",
-                    where=b.where,
-                )
-            assert count == 1
-        axes.append(tuple(new))
-    order = [s for s, _ in sources if s is not None]
-    repeats = tuple(i for i, (s, _) in enumerate(sources) if s is None)
-    shape = [size for _, size in sources]
+                seen.append(Position(len(positions)))
+                positions.append((x.axis if isinstance(x, Position) else None, a.size(x)))
+        axes.append(tuple(seen))
+    order = [was for was, _ in positions if was is not None]
+    repeats = [i for i, (was, _) in enumerate(positions) if was is None]
+    shape = tuple(size for _, size in positions)
 
     def arrange(t: Any) -> Any:
-        t = jnp.transpose(t, order) if order else t
-        for i in repeats:
-            t = jnp.expand_dims(t, i)
-        return jnp.broadcast_to(t, shape)
+        return jnp.broadcast_to(jnp.expand_dims(jnp.transpose(t, order), repeats), shape)
 
-    field = chan.permute(b, a.field, tuple(channel_order))
+    field = chan.permute(b, a.field, tuple(channels))
     acted = tuple(range(len(field.shape)))
     if order != list(acted) or repeats:
-        field = b.map(field, acted, tuple(shape), arrange, selects=True, name="arrange")
+        field = b.map(field, acted, shape, arrange, selects=True, name="arrange")
     return Array(field, tuple(axes))
 
 
@@ -453,9 +435,3 @@ def known_shaped(node: n.Value, shape: Shape) -> Array:
     out = Array(node, tuple(axes))
     assert out.shape == tuple(shape)
     return out
-
-
-__all__ = [
-    "broadcast", "by_index", "concatenate", "known_shaped", "reshape", "take", "transpose",
-    "value_array",
-]
