@@ -1,0 +1,191 @@
+"""Judge one network: refused, or in agreement with Monte Carlo, or wrong."""
+
+from __future__ import annotations
+
+import math
+import traceback
+import warnings
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from program import Program
+
+import widelimit as wl
+
+STAGES = ((128, 16), (512, 24), (1024, 48))
+"""Width and number of draws, from cheap to certain; a stage runs only if the last one doubts."""
+LIMIT = (4.0, 5.0, 5.5)
+BIAS = 8.0
+"""Allowed finite-width deviation, in units of 1/width relative to the size of the kernel."""
+
+
+@dataclass
+class Verdict:
+    """What became of one network."""
+
+    seed: int
+    kind: str  # read, refused, crash, silent, undecided
+    error: str = ""
+    detail: str = ""
+    z: float = 0.0
+    stage: int = 0
+    primitives: set[str] = field(default_factory=set)
+
+
+def is_shape(s: Any) -> bool:
+    """Whether this is the shape of an array."""
+    return isinstance(s, tuple) and all(isinstance(k, int) for k in s)
+
+
+def inputs(program: Program, rng: np.random.Generator) -> Any:
+    """Three examples; sometimes the last two nearly agree."""
+    close = rng.random() < 0.3
+
+    def one(shape: tuple[int, ...]) -> Any:
+        x = rng.normal(size=(3, *shape))
+        if close:
+            x[2] = x[1] + 1e-4 * rng.normal(size=shape)
+        return jnp.asarray(x)
+
+    return jax.tree.map(one, program.input_shapes, is_leaf=is_shape)
+
+
+def primitives_of(jaxpr: Any, into: Counter[str]) -> None:
+    """Count the primitives of a program and of the programs inside it."""
+    for eqn in jaxpr.eqns:
+        into[eqn.primitive.name] += 1
+        for value in jax.tree.leaves(
+            list(eqn.params.values()), is_leaf=lambda v: hasattr(v, "eqns") or hasattr(v, "jaxpr")
+        ):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                primitives_of(inner, into)
+
+
+def sampler(f: Any, shapes: dict[str, tuple[int, ...]], x: Any, *, chunk: int) -> Any:
+    """A function of a key giving ``chunk`` draws of both kernels, (R, outputs, ...)."""
+
+    def outputs(p: Any) -> list[Any]:
+        out = jax.tree.leaves(jax.vmap(lambda z: f(p, z))(x))
+        return [o.reshape(o.shape[0], -1, o.shape[-1]) for o in out]
+
+    def one(key: Any) -> list[Any]:
+        key, sub = jax.random.split(key)
+        keys = jax.random.split(key, len(shapes))
+        p = {name: jax.random.normal(k, s) for k, (name, s) in zip(keys, shapes.items())}
+        nngp = [
+            jnp.einsum("amk,bnk->abmn", o, o) / o.shape[-1] for o in outputs(p)
+        ]
+
+        def projected(p: Any) -> list[Any]:
+            out = outputs(p)
+            signs = [jax.random.rademacher(jax.random.fold_in(sub, o.shape[-1]), (o.shape[-1],))
+                     for o in out]
+            return [o @ s / math.sqrt(o.shape[-1]) for o, s in zip(out, signs)]
+
+        value, back = jax.vjp(projected, p)
+        ntk = []
+        for i, v in enumerate(value):
+            size = v.size
+            eye = jnp.eye(size).reshape(size, *v.shape)
+            ct = [eye if j == i else jnp.zeros((size, *w.shape)) for j, w in enumerate(value)]
+            g = jax.vmap(back)(ct)[0]
+            flat = [t.reshape(size, -1) for t in jax.tree.leaves(g)]
+            gram = sum(t @ t.T for t in flat)
+            b, m = v.shape
+            ntk.append(gram.reshape(b, m, b, m).transpose(0, 2, 1, 3))
+        return [nngp, ntk]
+
+    # Not jitted: the single operations are compiled once for all networks of a run.
+    return lambda key: jax.vmap(one)(jax.random.split(key, chunk))
+
+
+def ours(kernel: Any, x: Any, f: Any, p: Any) -> list[list[np.ndarray]]:
+    """The library's kernels, with positions flattened like the sampler's."""
+    result = []
+    example = jax.tree.map(lambda z: jax.ShapeDtypeStruct(z.shape[1:], z.dtype), x)
+    shapes = [o.shape for o in jax.tree.leaves(jax.eval_shape(f, p, example))]
+    for k in kernel.both(x):
+        row = []
+        for out, shape in zip(jax.tree.leaves(k), shapes, strict=True):
+            out = np.asarray(out)
+            m = math.prod(shape[:-1])
+            if out.shape[2:] == (*shape, *shape):  # its channels were read as positions
+                out = out.reshape(3, 3, m, shape[-1], m, shape[-1])
+                out = np.einsum("abmknk->abmn", out) / shape[-1]
+            elif out.shape[2:] != (*shape[:-1], *shape[:-1]):
+                msg = f"kernel {out.shape} for an output {shape}"
+                raise AssertionError(msg)
+            row.append(out.reshape(3, 3, m, m))
+        result.append(row)
+    return result
+
+
+def worst(sample: list[np.ndarray], exact: np.ndarray, n: int) -> tuple[float, str]:
+    """The largest deviation in units of its allowance, over the entries of one kernel."""
+    draws = np.concatenate(sample)
+    if not np.all(np.isfinite(exact)):
+        finite = np.all(np.isfinite(draws))
+        return (math.inf, "not finite") if finite else (0.0, "")
+    if not np.all(np.isfinite(draws)):
+        return 0.0, ""
+    mean = draws.mean(0)
+    error = draws.std(0, ddof=1) / math.sqrt(len(draws))
+    diagonal = lambda k: np.abs(np.einsum("aamm->am", k))
+    size = np.maximum(diagonal(mean), diagonal(exact))
+    scale = np.sqrt(size[:, None, :, None] * size[None, :, None, :])
+    allowance = np.sqrt(error**2 + (BIAS / n * scale) ** 2) + 1e-9 * (1 + scale)
+    z = np.abs(mean - exact) / allowance
+    where = np.unravel_index(np.argmax(z), z.shape)
+    text = f"{tuple(map(int, where))}: ours {exact[where]:.6g}, sampled {mean[where]:.6g} ± {error[where]:.2g} (n={n})"
+    return float(z[where]), text
+
+
+def judge(program: Program) -> Verdict:
+    """Read, sample, compare."""
+    verdict = Verdict(program.seed, "read")
+    rng = np.random.default_rng(program.seed)
+    x = inputs(program, rng)
+    history: list[str] = []
+    for stage, (n, count) in enumerate(STAGES):
+        f, shapes = program.at(n)
+        p = {k: jax.ShapeDtypeStruct(s, jnp.float64) for k, s in shapes.items()}
+        if stage == 0:
+            example = jax.tree.map(lambda z: jax.ShapeDtypeStruct(z.shape[1:], z.dtype), x)
+            seen: Counter[str] = Counter()
+            primitives_of(jax.make_jaxpr(f)(p, example).jaxpr, seen)
+            verdict.primitives = set(seen)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                exact = ours(wl.kernel(f, p), x, f, p)
+        except wl.WideLimitError as refused:
+            verdict.kind, verdict.error = "refused", type(refused).__name__
+            verdict.detail = str(refused)
+            return verdict
+        except Exception as crash:  # noqa: BLE001
+            verdict.kind, verdict.error = "crash", type(crash).__name__
+            frames = traceback.extract_tb(crash.__traceback__)
+            inside = [f"{s.filename}:{s.lineno}" for s in frames if "widelimit" in s.filename]
+            verdict.detail = f"{str(crash)[:300]}\n{' < '.join(inside[::-1][:4])}"
+            return verdict
+        chunk = 8 if n <= 128 else 2 if n <= 512 else 1
+        draw = sampler(f, shapes, x, chunk=chunk)
+        samples = [draw(jax.random.key(1000 * stage + i)) for i in range(count // chunk)]
+        z, text = 0.0, ""
+        for k, name in enumerate(("nngp", "ntk")):
+            for o in range(len(exact[k])):
+                got, said = worst([np.asarray(s[k][o]) for s in samples], exact[k][o], n)
+                if got >= z:
+                    z, text = got, f"{name}[{o}]{said}"
+        verdict.z, verdict.stage = z, stage
+        history.append(f"z={z:.1f} {text}")
+        verdict.detail = "\n".join(history)
+        if z < LIMIT[stage]:
+            return verdict
+    verdict.kind = "silent"
+    return verdict

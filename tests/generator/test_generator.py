@@ -1,0 +1,38 @@
+"""Random networks are refused, or agree with Monte Carlo."""
+
+import pytest
+import run
+
+QUICK = (4, 5, 6, 8, 9, 10, 11, 12, 13, 15, 16, 20, 22, 24, 28)
+"""Seeds that are cheap to compile; refusals are among them."""
+
+
+@pytest.fixture(autouse=True)
+def _numbers_of_the_library_only():
+    """Float64, and generated programs may use what JAX warns about."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def check(verdicts):
+    bad = [(v.seed, v.kind, v.error, v.detail) for v in verdicts if v.kind in ("silent", "crash")]
+    assert not bad, bad
+
+
+def test_some_random_networks():
+    verdicts = run.run(QUICK)
+    check(verdicts)
+    assert any(v.kind == "refused" for v in verdicts)
+    assert sum(v.kind == "read" for v in verdicts) >= 4
+
+
+@pytest.mark.slow
+def test_three_hundred_random_networks():
+    verdicts = run.run(range(300))
+    check(verdicts)
+    read = [v for v in verdicts if v.kind == "read"]
+    assert len(read) > 100
+    assert len(set().union(*(v.primitives for v in read))) >= 25
