@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from ._closed import affine_kinked_difference, is_affine_kinked
 from ._generic import generic_difference, pair_value
 from ._geometry import default_gap
+from ._kinked import kink_of, kinked_pair, kinked_second
 from ._moments import mean_value, second_value, slope_value
 
 
@@ -58,6 +59,9 @@ def pair(phi, psi, q1, q2, c, *, params1=(), params2=(), d=None, derivative=Fals
         Both entries have the broadcast shape of all arguments.
     """
     arguments = prepare(q1, q2, c, d, params1, params2)
+    one, two = kink_of(phi, derivative), kink_of(psi, derivative)
+    if one is not None and two is not None:
+        return Pair(*kinked_pair(one, two, *arguments[:4], derivative))
     value = pair_value(phi, psi, *arguments)
     slope = pair_value(phi.prime, psi.prime, *arguments) if derivative else None
     return Pair(value, slope)
@@ -99,6 +103,9 @@ def second(phi, psi, q, params1=(), params2=(), *, derivative=False):
     """E[phi(u) psi(u)], and E[phi'(u) psi'(u)], of one variable u ~ N(0, q)."""
     q, params1 = _single(q, params1)
     params2 = tuple(jnp.asarray(p, q.dtype) for p in params2)
+    one, two = kink_of(phi, derivative), kink_of(psi, derivative)
+    if one is not None and two is not None:
+        return Pair(*kinked_second(one, two, q, derivative))
     value = second_value(phi, psi, q, params1, params2)
     slopes = second_value(phi.prime, psi.prime, q, params1, params2) if derivative else None
     return Pair(value, slopes)

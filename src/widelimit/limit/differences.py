@@ -97,7 +97,8 @@ def _apply(
     d = ev.at(difference, root.node, ra, root.node, rb, rank, p)
     if c is ZERO or d is ZERO:
         return _plain(ev, a, ta, tb, rank, p)
-    return duals.difference(ev.activations.of(a), q1, q2, c, d)
+    out = duals.difference(ev.activations.of(a), q1, q2, c, d)
+    return jax.lax.optimization_barrier(out)
 
 
 def _source(ev: Evaluation, a: n.Source, ta: tuple, tb: tuple, rank: int, p: Pairing) -> Any:

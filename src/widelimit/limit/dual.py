@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
+
 from widelimit.graph import nodes as n
 from widelimit.limit.evaluate import ZERO, Evaluation, Pairing
 from widelimit.limit.expectation import Factor, expect, factors_of, pair
@@ -21,7 +23,11 @@ def dual(
     right: tuple[Factor, int] = (relabel(g, tb), 1)
     if not ev.related(f.root.node, g.root.node):
         return expect(ev, (left, right), rank, p), ZERO
-    if not ev.with_tangent:
-        return pair(ev, left, right, rank, p, derivative=False), ZERO
-    both = pair(ev, left, right, rank, p, derivative=True)
-    return both.value, both.derivative
+    out = pair(ev, left, right, rank, p, derivative=ev.with_tangent)
+    value, slope = (out.value, out.derivative) if ev.with_tangent else (out, ZERO)
+    return barrier(value), barrier(slope)
+
+
+def barrier(array: Any) -> Any:
+    """Keep layers apart: fused into each other, the lower ones are computed for every use."""
+    return array if array is ZERO else jax.lax.optimization_barrier(array)
