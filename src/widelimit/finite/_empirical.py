@@ -165,15 +165,15 @@ def is_linear(
 
 
 def _derivatives(f: Callable[[Any], Any], theta: Any) -> tuple[Any, Callable, Callable]:
-    """The value, the map of cotangents and the map of tangents."""
-    value, back = jax.vjp(f, theta)
-    backward = lambda seed: back(seed)[0]
-    try:
-        _, forward = jax.linearize(f, theta)
-    except TypeError:  # a custom_vjp has no forward derivative: transpose the backward map
-        transposed = jax.linear_transpose(backward, value)
-        forward = lambda tangent: transposed(tangent)[0]
-    return value, backward, forward
+    """The value, the map of cotangents and the map of tangents.
+
+    Tangents go through the transpose of the backward map, so that functions with a ``custom_vjp``
+    have them too.
+    """
+    value, pull = jax.vjp(f, theta)
+    backward = lambda seed: pull(seed)[0]
+    _, push = jax.vjp(backward, jnp.zeros_like(value))
+    return value, backward, lambda tangent: push(tangent)[0]
 
 
 def empirical_nngp(kernel: Kernel, arrays: list[Array], x: PyTree) -> PyTree:
@@ -245,20 +245,19 @@ def sample_kernels(
     x, _, _ = check_inputs(x, None)
     graph = kernel.graph(x)
     keys = jax.random.split(key, draws)
-    kinds = ("nngp", "ntk") if ntk else ("nngp",)
-    found = [sampler(kernel.description, graph, kind)(keys, x) for kind in kinds]
+    found = sampler(kernel.description, graph, ntk=ntk)(keys, x)
     trees = [jax.tree.unflatten(graph.structure, f) for f in found]
     return Kernels(trees[0], trees[1] if ntk else None)
 
 
 def sampler(
-    description: Description, graph: Graph, kind: str, integrated: tuple[int, ...] = ()
-) -> Callable[[Any, Any], list[Any]]:
-    """A compiled function of (keys, x): one kernel per key, for each output."""
+    description: Description, graph: Graph, *, ntk: bool, integrated: tuple[int, ...] = ()
+) -> Callable[[Any, Any], list[list[Any]]]:
+    """A compiled function of (keys, x): the kernels of one draw per key, by kind and output."""
 
     @jax.jit
-    def run(keys: Any, x: Any) -> list[Any]:
-        one = of_key(description, graph, kind, x, integrated)
+    def run(keys: Any, x: Any) -> list[list[Any]]:
+        one = of_key(description, graph, x, ntk=ntk, integrated=integrated)
         itemsize = jnp.dtype(floating(x)).itemsize
         size = itemsize * sum(math.prod(a.shape) for a in description.arrays)
         per_draw = size * (2 + _rows(graph, size, x))
@@ -287,18 +286,18 @@ def _rows(graph: Graph, size: int, x: Any) -> int:
 def of_key(
     description: Description,
     graph: Graph,
-    kind: str,
     x: Any,
+    *,
+    ntk: bool,
     integrated: tuple[int, ...] = (),
-) -> Callable[[Any], list[Any]]:
-    """The kernel of the network drawn with a key."""
+) -> Callable[[Any], list[list[Any]]]:
+    """The kernels of the network drawn with a key: NNGP, then NTK if asked for."""
     dtype = floating(x)
 
-    def one(key: Any) -> list[Any]:
+    def one(key: Any) -> list[list[Any]]:
         arrays = draw(description, key, dtype)
-        if kind == "nngp":
-            return nngp_of_draw(description, graph, arrays, x, integrated)
-        return ntk_of_draw(description, graph, arrays, x)
+        out = [nngp_of_draw(description, graph, arrays, x, integrated)]
+        return [*out, ntk_of_draw(description, graph, arrays, x)] if ntk else out
 
     return one
 

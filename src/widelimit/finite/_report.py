@@ -15,14 +15,14 @@ Verdict = Literal["agrees", "disagrees", "inconclusive"]
 
 @dataclass(frozen=True)
 class Estimate:
-    """One kernel at one width.
+    r"""One kernel at one width.
 
     Attributes
     ----------
     draws
         The number of random networks.
     error
-        max \\|mean - limit\\| / max \\|limit\\|.
+        max \|mean - limit\| / max \|limit\|.
     standard_error
         The largest standard error of the mean, in the same units.
     deviation, deviation_error
@@ -136,20 +136,17 @@ class Report:
         """The widths as a Rich table."""
         table = Table(title="finite networks against the limit", title_justify="left")
         table.add_column("width", justify="right")
+        table.add_column("draws", justify="right")
         for name, _ in self._conclusions():
-            table.add_column(f"{name} draws", justify="right")
-            table.add_column("error of mean", justify="right")
+            table.add_column(f"{name}: error of mean", justify="right")
             table.add_column("± s.e.", justify="right")
             table.add_column("one network", justify="right")
         table.add_column("seconds", justify="right")
         for row in self.rows:
-            cells = [f"{row.width or '—'} (×{row.multiplier:g})"]
+            cells = [f"{row.width or '—'} (×{row.multiplier:g})", str(row.nngp.draws)]
             for e in (row.nngp, row.ntk):
                 if e is not None:
-                    cells += [
-                        str(e.draws), _percent(e.error), _percent(e.standard_error),
-                        _percent(e.deviation),
-                    ]
+                    cells += [_percent(e.error), _percent(e.standard_error), _percent(e.deviation)]
             table.add_row(*cells, f"{row.seconds:.1f}")
         return table
 

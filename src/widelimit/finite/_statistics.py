@@ -46,7 +46,7 @@ class Moments:
         """The skewness of one draw."""
         m = self.mean
         third = self._sums[2] / self.count - 3 * m * self._sums[1] / self.count + 2 * m**3
-        return third / np.maximum(self.variance, 1e-300) ** 1.5
+        return third / np.maximum(self.variance, 1e-30) ** 1.5
 
     @property
     def standard_error(self) -> np.ndarray:
@@ -133,7 +133,7 @@ def extrapolate(
         E[\hat K_n] - K = a + b/n + \sum_{k=2,3} c_k n^{-k}
 
     is fitted to each entry over the widths: a and b freely, the c_k with Gaussian priors whose
-    size follows from the deviation :math:`\beta` at the narrowest width,
+    size follows from how much the deviation changes, :math:`\beta`, from the narrowest width on:
     :math:`\beta^2 + 0.3\,\beta` and :math:`\beta^3 + 0.3\,\beta^2`. The limit is right if a = 0.
 
     Parameters
@@ -148,7 +148,7 @@ def extrapolate(
         Whether a bias in powers of 1/n is expected; a network without hidden width has none.
     """
     x = np.asarray(inverse_widths, float)
-    beta = float(np.max(np.abs(means[np.argmax(x)]), initial=0))
+    beta = _change(x, means, errors)
     columns = [np.ones_like(x)]
     if biased and len(x) > 1:
         columns.append(x)
@@ -172,6 +172,15 @@ def extrapolate(
     freedom = float(np.min(counts)) - 1
     critical = float(stats.t.isf(FALSE_ALARM / 2, max(freedom, 1)))
     return Extrapolation(value, error, critical, z)
+
+
+def _change(x: np.ndarray, means: np.ndarray, errors: np.ndarray) -> float:
+    """How much the largest deviation changes between the narrowest width and infinite width."""
+    first, last = int(np.argmax(x)), int(np.argmin(x))
+    if x[first] == x[last]:
+        return 0.0
+    gap = (means[first] - means[last]) ** 2 - errors[first] ** 2 - errors[last] ** 2
+    return float(np.sqrt(np.max(np.maximum(gap, 0), initial=0))) / (x[first] - x[last])
 
 
 def _usable(errors: np.ndarray) -> np.ndarray:

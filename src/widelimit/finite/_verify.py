@@ -13,9 +13,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from jaxtyping import PyTree
 
 from widelimit.errors import NarrowWidthWarning
 from widelimit.finite._axes import last_layer
@@ -34,14 +34,17 @@ from widelimit.kernel import Kernel, check_inputs
 from widelimit.models import Description, describe
 from widelimit.priors import Prior
 
-WORK = 2e10
-"""Floating-point operations spent on one kernel at one width, unless draws are given."""
+WORK = 4e11
+"""Floating-point operations spent on one width, unless draws are given."""
 
-PILOT, CHUNK, MOST = 64, 64, 20_000
+PILOT, CHUNK, MOST = 256, 256, 60_000
 """Draws before their number is chosen, in one compiled call, and at most."""
 
 FEWEST = 16
 """Draws at any cost."""
+
+PRECISION = 12
+"""The standard error aimed at is the tolerance over this."""
 
 SAMPLING = 150.0
 """Floating-point operations that one random number is worth."""
@@ -147,17 +150,11 @@ def verify(
     else:
         networks, notes = _made(make, x, multipliers, prior, trainable)
     kinds = ("nngp", "ntk") if ntk else ("nngp",)
-    with _Bar(len(networks) * len(kinds), progress) as bar:
+    with _Bar(len(networks), progress) as bar:
         results = []
         for i, (multiplier, net) in enumerate(networks):
             start = time.perf_counter()
-            moments = {
-                kind: _sample(
-                    net, x, kind, jax.random.fold_in(jax.random.fold_in(key, i), j), draws,
-                    tolerance, bar,
-                )
-                for j, kind in enumerate(kinds)
-            }
+            moments = _sample(net, x, kinds, jax.random.fold_in(key, i), draws, tolerance, bar)
             results.append(_Width(multiplier, net, moments, time.perf_counter() - start))
     return _report(results, kinds, tolerance, notes)
 
@@ -225,10 +222,11 @@ def _widened(
             out.append((m, widen(base, x, m, nngp=nngp)))
         except CannotWidenError as error:
             notes.append(f"not widened by {m:g}: {error}")
+    if all(m == 1 for m, _ in out) and notes:
+        reason = notes[0].split(": ", 1)[1]
+        notes = [f"not widened: {reason}; make=... builds wider networks"]
     if not out:
         out.append((1.0, base))
-    if len(notes) > 1 and len({n.split(": ", 1)[1] for n in notes}) == 1:
-        notes = [f"not widened: {notes[0].split(': ', 1)[1]}; make=... builds wider networks"]
     return out, notes
 
 
@@ -267,35 +265,37 @@ def _limit(net: Network, x: Any, kind: str) -> list[np.ndarray]:
 def _sample(
     net: Network,
     x: Any,
-    kind: str,
+    kinds: tuple[str, ...],
     key: Any,
     draws: int | None,
     tolerance: float,
     bar: _Bar,
-) -> Moments:
-    """Mean and spread of one kernel over random networks of one width."""
-    limit = _limit(net, x, kind)
-    flat = np.concatenate([b.ravel() for b in limit])
-    scale = np.concatenate([natural_scale(b).ravel() for b in limit])
-    moments = Moments(flat, scale)
-    integrated = _integrated(net, x) if kind == "nngp" else ()
-    run = sampler(net.description, net.graph, kind, integrated)
-    affordable = int(np.clip(WORK / _cost(net, x, kind, integrated), FEWEST, MOST))
+) -> dict[str, Moments]:
+    """Mean and spread of the kernels over random networks of one width."""
+    moments = {}
+    for kind in kinds:
+        limit = _limit(net, x, kind)
+        moments[kind] = Moments(
+            np.concatenate([b.ravel() for b in limit]),
+            np.concatenate([natural_scale(b).ravel() for b in limit]),
+        )
+    ntk = "ntk" in kinds
+    run = sampler(net.description, net.graph, ntk=ntk, integrated=_integrated(net, x))
+    affordable = int(np.clip(WORK / _cost(net, x, ntk=ntk), FEWEST, MOST))
     goal = draws or min(PILOT, affordable)
     chunk = min(CHUNK, goal)
-    label = f"{kind}, width {net.width or 1}"
-    planned = draws is not None
-    while moments.count < goal:
-        keys = jax.random.split(jax.random.fold_in(key, moments.count), chunk)
-        blocks = run(keys, x)
-        values = np.concatenate(
-            [np.asarray(b, np.float64).reshape(chunk, -1) for b in blocks], axis=1
-        )
-        moments.add(values[: goal - moments.count])
-        bar.show(label, moments.count / goal)
-        if moments.count >= goal and not planned:
-            spread = float(np.max(moments.variance, initial=0))
-            wanted = math.ceil(1.5 * spread / (tolerance / 12) ** 2)
+    planned, done = draws is not None, 0
+    while done < goal:
+        keys = jax.random.split(jax.random.fold_in(key, done), chunk)
+        kept = min(chunk, goal - done)
+        for kind, blocks in zip(kinds, run(keys, x)):
+            values = [np.asarray(b, np.float64).reshape(chunk, -1) for b in blocks]
+            moments[kind].add(np.concatenate(values, axis=1)[:kept])
+        done += kept
+        bar.show(f"width {net.width or 1}", done / goal)
+        if done >= goal and not planned:
+            spread = max(float(np.max(m.variance, initial=0)) for m in moments.values())
+            wanted = math.ceil(1.5 * spread / (tolerance / PRECISION) ** 2)
             goal = min(max(goal, wanted), affordable)
             planned = True
     bar.advance()
@@ -310,24 +310,23 @@ def _integrated(net: Network, x: Any) -> tuple[int, ...]:
     return chosen
 
 
-def _cost(net: Network, x: Any, kind: str, integrated: tuple[int, ...]) -> float:
+def _cost(net: Network, x: Any, *, ntk: bool) -> float:
     """Floating-point operations of one draw, roughly."""
     size = sum(math.prod(a.shape) for a in net.description.arrays)
-    flops = 2.0 * size * jax.tree.leaves(x)[0].shape[0]
-    run = of_key(net.description, net.graph, "nngp", x)
+    examples = jax.tree.leaves(x)[0].shape[0]
+    run = of_key(net.description, net.graph, x, ntk=False)
+    flops = 2.0 * size * examples
     found = jax.jit(run).lower(jax.random.key(0)).cost_analysis()
     if isinstance(found, dict):
         flops = max(flops, float(found.get("flops", 0.0)))
-    if kind == "ntk" or integrated:
+    if ntk:
+        (blocks,) = jax.eval_shape(run, jax.random.key(0))
         entries = sum(
-            min(CHANNELS * b.shape[0] * math.prod(b.shape[2:]) ** 0.5, b.shape[0] * out_size)
-            for b, out_size in zip(
-                jax.eval_shape(run, jax.random.key(0)),
-                (math.prod(out.shape) for out in net.graph.outputs),
-            )
+            min(CHANNELS * math.isqrt(math.prod(b.shape)), examples * math.prod(out.shape))
+            for b, out in zip(blocks, net.graph.outputs)
         )
-        flops *= 4 * max(entries, 1) if kind == "ntk" else 2
-    return flops + SAMPLING * size
+        flops *= 4 * max(entries, 1)
+    return 2 * flops + SAMPLING * size
 
 
 # --------------------------------------------------------------------------- the report

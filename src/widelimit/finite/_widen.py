@@ -265,9 +265,9 @@ class _Walk:
             self.free(p, q)
 
     def _set(self, leaf: int, factor: float) -> None:
-        factor = 1.0 if abs(factor - 1) < 1e-9 else factor
+        factor = 1.0 if abs(factor - 1) < 1e-5 else factor
         known = self.factors.setdefault(leaf, factor)
-        if abs(known - factor) > 1e-6 * factor:
+        if abs(known - factor) > 1e-5 * factor:
             msg = f"{self.leaves[leaf].name} is used in two ways that widen differently"
             raise CannotWidenError(msg)
 
