@@ -109,7 +109,9 @@ def _start(points=()):
     # Edges that no ordinary kink coincides with, so that a kink always lies inside a piece.
     ladder = np.array([0.0143, 0.3187, 0.7291, 1.2713, 2.1371, 3.4127, 5.3713, 8.713, 14.37])
     ladder = np.concatenate([ladder, [24.13, 41.71, REACH]])
-    base = np.concatenate([-ladder[::-1] * 1.0007, ladder])
+    # Close enough near zero that a narrow feature falls on some test point.
+    close = np.arange(-9.0, 9.0, 0.0913) + 0.00317
+    base = np.concatenate([-ladder[::-1] * 1.0007, ladder, close])
     return np.unique(np.clip(np.concatenate([base, points]), -REACH, REACH))
 
 

@@ -47,6 +47,36 @@ class Activations:
 
         return self._once(("derivative", id(a)), (a,), make)
 
+    def has_jump(self, a: duals.Activation) -> bool:
+        """Whether a function jumps: its weak derivative is then no function."""
+        return self._once(("jump", id(a)), (a,), lambda: _jumps(a))
+
+    def check_derivative(self, node: n.Apply) -> None:
+        """Refuse tangent kernels of functions whose derivative has no second moment.
+
+        Raises
+        ------
+        NotGaussianError
+            For a derivative that is infinite at the origin, like that of a square root.
+        """
+        activation = self.of(node)
+        if activation.n_params:
+            return
+        slope = self.derivative(activation).fn
+        with np.errstate(all="ignore"), jax.ensure_compile_time_eval():
+            points = jnp.asarray([-1e-12, 1e-12, -1e-6, 1e-6])
+            near, far = np.abs(np.asarray(slope(points), np.float64)).reshape(2, 2)
+        # A slope like |u|^-1/2 or steeper grows by 10^3 between the two.
+        if np.all(np.isfinite(near)) and np.all(near <= 800 * far + 1e-3):
+            return
+        raise NotGaussianError(
+            f"the derivative of `{_name(node)}` is infinite at zero",
+            why="its second moment under a Gaussian does not exist, so the tangent kernel "
+            "diverges; the NNGP is not affected.",
+            remedy="smooth the function near zero, for instance sqrt(u² + ε).",
+            where=node.where,
+        )
+
     def _once(self, key: tuple, keep: tuple, make: Callable[[], Any]) -> Any:
         if key not in self._table:
             self._keep.extend(keep)
@@ -79,7 +109,7 @@ def check_finite(node: n.Apply) -> None:
     with np.errstate(all="ignore"), jax.ensure_compile_time_eval():
         out = np.asarray(evaluate(node.expression, grid), np.float64)
         tail = np.asarray(evaluate(node.expression, np.array([-30.0, 30.0])), np.float64)
-    name = getattr(node.expression, "name", "function")
+    name = _name(node)
     grows = np.any(np.abs(tail) > 1e34) or not np.all(np.isfinite(tail))
     inner = np.abs(out[:1441])
     with np.errstate(all="ignore"):
@@ -96,3 +126,30 @@ def check_finite(node: n.Apply) -> None:
         "is a square.",
         where=node.where,
     )
+
+
+def _name(node: n.Apply) -> str:
+    return getattr(node.expression, "name", "function")
+
+
+def _jumps(a: duals.Activation) -> bool:
+    """Look for a jump on a grid: halve the steepest cells until a step is all that is left."""
+    rng = np.random.default_rng(0)
+    trials = [[]] if a.n_params == 0 else [rng.uniform(-2, 2, a.n_params) for _ in range(8)]
+    with np.errstate(all="ignore"), jax.ensure_compile_time_eval():
+        for trial in trials:
+            call = lambda u, p=trial: np.asarray(a.fn(jnp.asarray(u), *map(jnp.asarray, p)))
+            grid = np.linspace(-8.0, 8.0, 4096) + 0.00123
+            values = call(grid)
+            order = np.argsort(-np.abs(np.diff(values)))[:64]
+            low, high = grid[order], grid[order + 1]
+            f_low, f_high = values[order], values[order + 1]
+            for _ in range(18 if values.dtype == np.float32 else 34):
+                middle = (low + high) / 2
+                f_middle = call(middle)
+                left = np.abs(f_middle - f_low) >= np.abs(f_high - f_middle)
+                low, f_low = np.where(left, low, middle), np.where(left, f_low, f_middle)
+                high, f_high = np.where(left, middle, high), np.where(left, f_middle, f_high)
+            if np.max(np.abs(f_high - f_low)) > 1e-4 * (1e-6 + np.max(np.abs(values))):
+                return True
+    return False

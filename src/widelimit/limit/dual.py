@@ -23,6 +23,9 @@ def dual(
     right: tuple[Factor, int] = (relabel(g, tb), 1)
     if not ev.related(f.root.node, g.root.node):
         return expect(ev, (left, right), rank, p), ZERO
+    if ev.with_tangent:
+        ev.activations.check_derivative(a)
+        ev.activations.check_derivative(b)
     out = pair(ev, left, right, rank, p, derivative=ev.with_tangent)
     value, slope = (out.value, out.derivative) if ev.with_tangent else (out, ZERO)
     return barrier(value), barrier(slope)

@@ -124,7 +124,8 @@ class Evaluation:
                 leaf = self.sides[side].leaves[number]
                 return leaf.reshape(leaf.shape[0], *shape)
             case n.Expectation(operand=operand):
-                return self.mean(operand, side)
+                block = self.mean(operand, side)
+                return jnp.broadcast_to(block, (block.shape[0], *node.shape))
             case n.Compute(function=function, arguments=arguments):
                 blocks = [self.value(a, side) for a in arguments]
                 one = [x.shape[0] == 1 and self.sides[side].size != 1 for x in blocks]

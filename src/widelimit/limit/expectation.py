@@ -261,6 +261,8 @@ def weak_derivative(ev: Evaluation, f: Factor) -> Factor | None:
     activation = activation_of(ev, f)
     if activation is duals.IDENTITY:
         return None
-    if getattr(activation, "has_jump", False):
-        raise _refuse(f.root.node, "a discontinuous gate multiplies correlated fields")
+    if ev.activations.has_jump(activation):
+        error = _refuse(f.root.node, "a discontinuous function multiplies correlated fields")
+        where = f.apply[0].where if f.apply else error.where
+        raise NotGaussianError(error.what, why=error.why, remedy=error.remedy, where=where)
     return replace(f, activation=ev.activations.derivative(activation))

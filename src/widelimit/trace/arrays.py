@@ -18,6 +18,7 @@ from widelimit.graph import channels as chan
 from widelimit.graph import nodes as n
 from widelimit.graph.build import Builder
 from widelimit.graph.nodes import Part, Shape
+from widelimit.trace.averages import Average
 
 
 @dataclass(frozen=True)
@@ -45,36 +46,13 @@ class Repeat:
 Atom = Position | Channel | Repeat
 
 
-@dataclass(frozen=True)
-class Large:
-    """A sum over width that has not been divided by the width yet.
-
-    The value grows as ``width ** exponent``; relative to it, its fluctuation vanishes only when
-    the summand is ``positive``.
-    """
-
-    width: int
-    exponent: float
-    positive: bool
-
-    def times(self, factor: float) -> Large | None:
-        """After multiplication with a constant; None once its fluctuation vanishes."""
-        if factor == 0:
-            return None
-        return self.at(self.exponent + math.log(abs(factor)) / math.log(max(self.width, 2)))
-
-    def at(self, exponent: float) -> Large | None:
-        """With another exponent; None once its fluctuation vanishes."""
-        return None if exponent <= 0.1 else replace(self, exponent=exponent)
-
-
 @dataclass(frozen=True, eq=False)
 class Array:
     """A value or a field in the program's arrangement."""
 
     node: n.Node
     axes: tuple[tuple[Atom, ...], ...]
-    large: Large | None = None
+    average: Average | None = None
 
     @property
     def known(self) -> bool:
@@ -221,7 +199,7 @@ def split_atom(b: Builder, array: Array, axis: int, place: int, sizes: Shape) ->
             axes = drop_position(array.axes, p)
             base = len(array.node.shape) - 1
             fresh = tuple(Position(base + i, wide) for i in range(len(sizes)))
-            return Array(node, _replace(axes, axis, place, fresh), array.large)
+            return Array(node, _replace(axes, axis, place, fresh), array.average)
 
 
 def drop_position(
@@ -364,15 +342,54 @@ def _spread_where_needed(
     atoms = {i: arrays[i].axes[axis][place] for i in full}
     positions = {i: a for i, a in atoms.items() if isinstance(a, Position)}
     if not positions:
+        _spread_tables(b, arrays, atoms)
         return
     wide = any(a.wide for a in positions.values())
     for i, atom in atoms.items():
         if isinstance(atom, Channel):
+            _refuse_weight_pattern(b, arrays[i])
             from_layer = any(isinstance(s, n.Source) for s in gaussian_leaves(arrays[i].node))
             beside_known = all(arrays[j].known for j in positions)
             arrays[i] = spread_channel(
                 b, arrays[i], atom.axis, wide=wide or (from_layer and beside_known)
             )
+
+
+def _spread_tables(b: Builder, arrays: list[Array], atoms: dict[int, Atom]) -> None:
+    """A table of parameters, one row for each repeat of a wide field: its rows are positions."""
+    repeated = any(
+        isinstance(x, Repeat)
+        and not arrays[i].known
+        and any(isinstance(y, Channel) for axis in arrays[i].axes for y in axis)
+        for i, x in atoms.items()
+    )
+    if not repeated:
+        return
+    for i, x in atoms.items():
+        leaves = gaussian_leaves(arrays[i].node)
+        if isinstance(x, Channel) and not any(isinstance(s, n.Source) for s in leaves):
+            arrays[i] = spread_channel(b, arrays[i], x.axis, wide=False)
+
+
+def is_constant_field(node: n.Node) -> bool:
+    """Whether a field is the same in every draw: constants that are trained."""
+    return all(isinstance(x, n.Tangent | n.Value) for x in gaussian_leaves(node))
+
+
+def _refuse_weight_pattern(b: Builder, array: Array) -> None:
+    """A weight matrix times a fixed pattern: its entries would become millions of positions."""
+    leaves = gaussian_leaves(array.node)
+    entries = all(isinstance(x, n.Entry | n.Tangent | n.Value) for x in leaves)
+    spread = [k for k in array.node.shape if k > 1]
+    if entries and spread and math.prod((*spread, *array.field.channels)) > 4096:
+        raise UnsupportedPrimitiveError(
+            "a weight is multiplied by a pattern that changes from entry to entry",
+            why="its entries are then not identically distributed (a mask or a fixed rescaling "
+            "of a weight matrix).",
+            remedy="apply the pattern to the input or the output of the layer, or use separate "
+            "parameters for its blocks.",
+            where=b.where,
+        )
 
 
 def _part(

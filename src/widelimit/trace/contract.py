@@ -21,8 +21,10 @@ from widelimit.trace.arrays import (
     Parameter,
     Position,
     Repeat,
+    is_constant_field,
     materialise,
 )
+from widelimit.trace.averages import refuse
 from widelimit.trace.leaves import Leaves, as_array, constant_along, narrow
 from widelimit.trace.pointwise import elementwise
 from widelimit.trace.reduce import reduce_sum
@@ -91,10 +93,8 @@ def _with_parameter(
     if isinstance(u, Parameter):
         u = as_array(b, leaves, u)
     info = leaves.infos[p.leaf]
-    if u.large is not None and u.large.exponent > 0:
-        from widelimit.trace.pointwise import ambiguous
-
-        raise ambiguous(b, "dot_general", u.large)
+    if u.average is not None and not u.average.settled:
+        raise refuse("dot_general", u.average, b.where)
     p_free = _free(p.index.ndim, dims.left_contract, dims.left_batch)
     u_free = _free(len(u.axes), dims.right_contract, dims.right_batch)
     batch_atoms = [x for k in dims.right_batch for x in u.axes[k]]
@@ -155,13 +155,16 @@ def _with_parameter(
         )
     count = 1
     summed: list[int] = []
+    averaged = 1
     for x in inner_atoms:
         if isinstance(x, Position):
             summed.append(x.axis)
+            averaged *= u.size(x) if x.wide else 1
         else:
-            if isinstance(x, Channel):
-                narrow(b, u.size(x))
+            averaged *= u.size(x) if isinstance(x, Channel) else 1
             count *= u.size(x)
+    if not u.known and not is_constant_field(u.node):
+        narrow(b, averaged)
     kept = [x.axis for x in batch_atoms if isinstance(x, Position)]
     kept += [x.axis for k in u_free for x in u.axes[k] if isinstance(x, Position)]
     separate = tuple(
@@ -311,8 +314,10 @@ def _known_matrix(b: Builder, left: Array, right: Array, dims: Dims) -> Array | 
         flipped = False
     touched = [*dims.right_batch, *dims.right_contract]
     atoms = [x for k in touched for x in right.axes[k]]
-    if not all(isinstance(x, Position) for x in atoms) or left.large or right.large:
+    if not all(isinstance(x, Position) for x in atoms):
         return None
+    if left.average is not None and (left.average.vanishing or not left.average.settled):
+        raise refuse("dot_general", left.average, b.where)
     if not any(isinstance(x, Position) for k in dims.right_contract for x in right.axes[k]):
         return None
     known_free = _free(len(left.axes), dims.left_contract, dims.left_batch)

@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from widelimit.errors import AmbiguousScaleError, NotGaussianError
+from widelimit.errors import NotGaussianError
 from widelimit.graph import nodes as n
 from widelimit.graph import scalar as s
 from widelimit.graph.build import Builder
@@ -17,12 +17,12 @@ from widelimit.graph.nodes import Part
 from widelimit.trace.arrays import (
     Aligned,
     Array,
-    Large,
     align,
     concrete,
     is_constant,
     known_array,
 )
+from widelimit.trace.averages import Average, Seen, after, refuse
 from widelimit.trace.functions import is_nonnegative, read_together
 
 Elementwise = Callable[..., Any]
@@ -39,7 +39,7 @@ def elementwise(
         result = special(b, arrays, dtype)
         if result is not None:
             return result
-    _refuse_large(b, name, arrays)
+    _refuse_unsettled(b, name, arrays)
     return nonlinear(b, name, function, arrays)
 
 
@@ -49,7 +49,7 @@ def elementwise(
 def _known(b: Builder, name: str, function: Elementwise, arrays: list[Array], dtype: Any) -> Array:
     if all(is_constant(a) for a in arrays):
         return known_array(b, np.asarray(function(*(concrete(a) for a in arrays))))
-    large = _large_after(b, name, arrays)
+    record = _record(b, name, arrays)
     together = align(b, arrays)
     rank = len(together.shape)
 
@@ -59,7 +59,7 @@ def _known(b: Builder, name: str, function: Elementwise, arrays: list[Array], dt
 
     arguments = tuple(p.node for p in together.parts)
     node = b.compute(name, call, arguments, together.shape, dtype)  # type: ignore[arg-type]
-    return Array(node, together.axes, large)
+    return Array(node, together.axes, record)
 
 
 def _place(block: Any, dims: tuple[int, ...], rank: int) -> Any:
@@ -72,70 +72,34 @@ def _place(block: Any, dims: tuple[int, ...], rank: int) -> Any:
     return jnp.reshape(block, shape)
 
 
-_HOMOGENEOUS = {"sqrt": 0.5, "rsqrt": -0.5, "cbrt": 1 / 3, "square": 2.0}
-_KEEPING = {"neg", "abs", "convert_element_type", "copy", "stop_gradient", "copy_p"}
+def _record(b: Builder, name: str, arrays: list[Array]) -> Average | None:
+    """What the result remembers of sums over width."""
+    return after(name, [_seen(a) for a in arrays], b.where)
 
 
-def _large_after(b: Builder, name: str, arrays: list[Array]) -> Large | None:
-    """How a sum over width that is still large comes out of an operation, or an error."""
-    sums = [a for a in arrays if a.large is not None]
-    if not sums:
-        return None
-    first = sums[0].large
-    assert first is not None
-    if name in _KEEPING:
-        return first
-    if name in ("mul", "div") and len(arrays) == 2:
-        left, right = arrays
-        sign = 1 if name == "mul" else -1
-        if right.large is None and is_constant(right):
-            return first.times(float(np.max(np.abs(concrete(right)))) ** sign)
-        if left.large is None and is_constant(left) and name == "mul":
-            return first.times(float(np.max(np.abs(concrete(left)))))
-        if first.positive:
-            if left.large is not None and right.large is not None and right.large.positive:
-                return first.at(left.large.exponent + sign * right.large.exponent)
-            if left.large is not None:
-                return first
-            return first.at(sign * first.exponent)
-    if name in ("add", "sub") and len(sums) == len(arrays) and not first.positive:
-        return first
-    if first.positive:
-        if name in _HOMOGENEOUS:
-            return first.at(first.exponent * _HOMOGENEOUS[name])
-        if name in ("add", "sub", "max", "clamp", "integer_pow", "pow"):
-            if name in ("integer_pow", "pow"):
-                power = arrays[1] if len(arrays) > 1 else None
-                if power is not None and is_constant(power):
-                    return first.at(first.exponent * float(np.max(concrete(power))))
-                return first
-            return max((a.large for a in sums if a.large), key=lambda z: z.exponent)
-    raise ambiguous(b, name, first)
+def _seen(a: Array) -> Seen:
+    if not is_constant(a):
+        return Seen(a.average, None, False)
+    numbers = np.asarray(a.node.array)  # type: ignore[attr-defined]
+    if not np.issubdtype(numbers.dtype, np.number) or numbers.size == 0:
+        return Seen(None, None, False)
+    return Seen(None, float(np.max(np.abs(numbers))), bool(np.all(numbers >= 0)))
 
 
-def ambiguous(b: Builder, name: str, large: Large) -> AmbiguousScaleError:
-    """The error for a sum over width that neither vanishes in fluctuation nor may be kept."""
-    return AmbiguousScaleError(
-        f"`{name}` of a sum over {large.width} channels that grows as width^{large.exponent:.2g}",
-        why="only a sum divided by the width is deterministic in the limit (law of large "
-        "numbers); with 1/sqrt(width) it stays random, and without a factor it diverges.",
-        remedy="divide the sum by the width (for attention logits: 1/d), or contract with a "
-        "parameter of its own.",
-        where=b.where,
-    )
-
-
-def _refuse_large(b: Builder, name: str, arrays: list[Array]) -> None:
+def _refuse_unsettled(b: Builder, name: str, arrays: list[Array]) -> None:
+    """A field meets known values only once those have converged."""
     for a in arrays:
-        if a.large is not None and a.large.exponent > 0:
-            raise ambiguous(b, name, a.large)
+        if a.average is not None and (
+            not a.average.settled or (name == "mul" and a.average.vanishing)
+        ):
+            raise refuse(name, a.average, b.where)
 
 
 # --------------------------------------------------------------------------- linear
 
 
 def _linear(b: Builder, arrays: list[Array], signs: tuple[int, ...]) -> Array:
-    _refuse_large(b, "add", arrays)
+    _refuse_unsettled(b, "add", arrays)
     together = align(b, arrays)
     terms = []
     for part, sign in zip(together.parts, signs):
@@ -174,7 +138,7 @@ def _same(b: Builder, arrays: list[Array], dtype: Any) -> Array:  # noqa: ARG001
 
 
 def _mul(b: Builder, arrays: list[Array], dtype: Any) -> Array:  # noqa: ARG001
-    _refuse_large(b, "mul", arrays)
+    _refuse_unsettled(b, "mul", arrays)
     together = align(b, arrays)
     left, right = together.parts
     if isinstance(left.node, n.Value) or isinstance(right.node, n.Value):
@@ -330,10 +294,8 @@ def power(b: Builder, array: Array, exponent: int, dtype: Any) -> Array:
     """A whole power; of a field with several roots, the product of its copies."""
     function = lambda t: t**exponent
     if array.known:
-        if array.large is not None:
-            constant = known_array(b, np.asarray(float(exponent)))
-            return _known(b, "pow", lambda t, _: t**exponent, [array, constant], dtype)
-        return _known(b, "integer_pow", function, [array], dtype)
+        constant = known_array(b, np.asarray(float(exponent)))
+        return _known(b, "integer_pow", lambda t, _: t**exponent, [array, constant], dtype)
     name = "even_power" if exponent % 2 == 0 and exponent > 0 else "integer_pow"
     together = align(b, [array])
     if read_together(b, together.parts) is not None:

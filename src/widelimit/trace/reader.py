@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import sysconfig
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
 
-from widelimit.errors import UnsupportedPrimitiveError, Where, WideLimitError
+from widelimit.errors import UnsupportedPrimitiveError, Where
 from widelimit.graph import nodes as n
 from widelimit.graph.build import Builder
 from widelimit.trace.arrays import (
@@ -24,6 +24,7 @@ from widelimit.trace.arrays import (
     known_array,
     materialise,
 )
+from widelimit.trace.averages import refuse
 from widelimit.trace.leaves import Leaf, Leaves, as_array
 from widelimit.trace.structure import known_shaped
 
@@ -89,9 +90,11 @@ class Reader:
     def equation(self, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
         """Read one equation."""
         name = eqn.primitive.name
-        settled = all(isinstance(o, Array) and o.known and o.large is None for o in operands)
-        if settled and name not in ALWAYS:
-            return self.known(eqn, operands)  # type: ignore[arg-type]
+        known = [o for o in operands if isinstance(o, Array) and o.known]
+        if len(known) == len(operands) and name not in ALWAYS:
+            plain = not any(o.average for o in known)
+            if plain or name not in RECORDED:
+                return self.known(eqn, known)
         found = RULES.get(name)
         if found is None:
             raise self.unsupported(name)
@@ -113,6 +116,15 @@ class Reader:
     def known(self, eqn: JaxprEqn, operands: list[Array]) -> list[Operand]:
         """Any equation on known values: kept as it is, evaluated one example at a time."""
         run = equation_function(eqn)
+        records = [o.average for o in operands if o.average is not None]
+        worst = max(records, key=lambda r: r.exponent, default=None)
+        if worst is not None and not worst.settled:
+            raise refuse(eqn.primitive.name, worst, self.b.where)
+        record = None
+        if worst is not None:
+            moved = eqn.primitive.name in MOVES
+            gone = moved and all(o.average and o.average.vanishing for o in operands)
+            record = replace(worst, relative=False, vanishing=gone)
         variables = [o for o, v in zip(operands, eqn.invars) if not isinstance(v, Literal)]
         if all(is_constant(o) for o in variables):
             with jax.ensure_compile_time_eval():
@@ -133,12 +145,18 @@ class Reader:
 
             arguments = tuple(o.value for o in variables)
             node = self.b.compute(eqn.primitive.name, call, arguments, small, v.aval.dtype)
-            out.append(known_shaped(node, shape))
+            out.append(replace(known_shaped(node, shape), average=record))
         return out
 
 
 ALWAYS: set[str] = set()
 """Primitives whose rule also handles known values, because it sees more structure there."""
+
+MOVES = {"concatenate", "stack", "pad", "rev", "cumsum", "copy"}
+"""Operations on known values that keep zeros zero."""
+
+RECORDED: set[str] = set()
+"""Primitives whose rule follows the record of a sum over width."""
 
 
 def needed(jaxpr: Jaxpr) -> list[JaxprEqn]:
@@ -255,12 +273,8 @@ def read(
         outputs = reader.run(closed.jaxpr, consts, [*parameters, *inputs])
         arrays_out = tuple(reader.array(o) for o in outputs)
     for a in arrays_out:
-        if a.large is not None and a.large.exponent > 0.1 and not a.large.positive:
-            raise WideLimitError(
-                f"the output is a sum over {a.large.width} channels without a factor 1/width",
-                why="it does not become deterministic in the limit.",
-                remedy="divide by the width, or read out with a parameter.",
-            )
+        if a.average is not None and not a.average.settled:
+            raise refuse("the output", a.average, None)
     return Graph(arrays_out, tuple(reader.b.nodes), leaves, shape[-1])
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from widelimit.graph import nodes as n
 from widelimit.graph.build import Builder
-from widelimit.trace.arrays import Array, Atom, Channel, Large, Position, Repeat
+from widelimit.trace.arrays import Array, Atom, Channel, Position, Repeat
+from widelimit.trace.averages import Average
 from widelimit.trace.leaves import NARROW_MEAN, narrow
 from widelimit.trace.pointwise import elementwise, nonnegative
 
@@ -19,8 +20,8 @@ from widelimit.trace.pointwise import elementwise, nonnegative
 def reduce_sum(b: Builder, a: Array, axes: tuple[int, ...]) -> Array:
     """``lax.reduce_sum``.
 
-    A sum over a wide axis is its expectation times the width, marked as large until it is
-    divided by the width. A sum over positions is a linear map.
+    A sum over a wide axis is its expectation times the width, with a record of its
+    size. A sum over positions is a linear map.
     """
     gone = [x for k in axes for x in a.axes[k]]
     wide = [x for x in gone if isinstance(x, Channel) or (isinstance(x, Position) and x.wide)]
@@ -29,15 +30,15 @@ def reduce_sum(b: Builder, a: Array, axes: tuple[int, ...]) -> Array:
     kept_axes = tuple(ax for k, ax in enumerate(a.axes) if k not in axes)
     repeats = math.prod(x.size for x in gone if isinstance(x, Repeat))
     positions = tuple(x.axis for x in gone if isinstance(x, Position))
-    result = Array(a.node, kept_axes, a.large)
+    result = Array(a.node, kept_axes, a.average)
     if positions:
         result = _over_positions(b, a, kept_axes, positions)
     if repeats != 1:
         factor = Array(b.constant(np.asarray(float(repeats), _dtype(a))), ())
-        large = result.large
-        plain = replace(result, large=None)
+        average = result.average
+        plain = replace(result, average=None)
         result = elementwise(b, "mul", lambda x, y: x * y, [factor, plain], _dtype(a))
-        result = replace(result, large=large)
+        result = replace(result, average=average)
     return result
 
 
@@ -62,7 +63,7 @@ def _over_positions(
             node = b.constant(np.sum(a.node.array, axis=positions))
     else:
         node = b.map(a.field, positions, (), jnp.sum, name="reduce_sum")
-    return Array(node, axes, a.large)
+    return Array(node, axes, a.average)
 
 
 def _over_width(b: Builder, a: Array, axes: tuple[int, ...]) -> Array:
@@ -78,4 +79,5 @@ def _over_width(b: Builder, a: Array, axes: tuple[int, ...]) -> Array:
     )
     value = Array(mean, as_value)
     total = reduce_sum(b, value, axes)
-    return replace(total, large=Large(width, 1.0, nonnegative(a.node)))
+    record = Average(width, 1.0, nonnegative(a.node), n.zero_mean(a.node))
+    return replace(total, average=record)

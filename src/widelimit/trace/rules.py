@@ -24,7 +24,7 @@ from widelimit.trace.arrays import (
 )
 from widelimit.trace.contract import Dims, contract
 from widelimit.trace.pointwise import elementwise, power
-from widelimit.trace.reader import ALWAYS, Reader, rule
+from widelimit.trace.reader import ALWAYS, RECORDED, Reader, rule
 from widelimit.trace.reduce import reduce_sum
 
 # --------------------------------------------------------------------------- pointwise
@@ -40,17 +40,25 @@ POINTWISE = [
 ]
 
 
+LOGICAL = {"select_n", "and", "or", "xor", "not"}
+"""Primitives of truth values, which may arrive as the numbers 0 and 1."""
+
+
 def floating(eqn: JaxprEqn) -> Any:
     """The primitive as a function of arrays of any floating type and broadcastable shapes."""
 
     def function(*arguments: Any) -> Any:
-        arrays = jnp.broadcast_arrays(*(jnp.asarray(a) for a in arguments))
+        arrays = list(jnp.broadcast_arrays(*(jnp.asarray(a) for a in arguments)))
         floats = [a.dtype for a in arrays if jnp.issubdtype(a.dtype, jnp.floating)]
         if floats:
             common = jnp.result_type(*floats)
             arrays = [
                 a.astype(common) if jnp.issubdtype(a.dtype, jnp.floating) else a for a in arrays
             ]
+        if eqn.primitive.name in LOGICAL:
+            count = 1 if eqn.primitive.name == "select_n" else len(arrays)
+            truth = [eqn.invars[k].aval.dtype == bool for k in range(count)]
+            arrays[:count] = [a != 0 if t else a for a, t in zip(arrays[:count], truth)]
         return eqn.primitive.bind(*arrays, **eqn.params)
 
     return function
@@ -63,6 +71,8 @@ def pointwise(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand
     kept = _scaled_parameter(name, operands)
     if kept is not None:
         return [kept]
+    shape = tuple(eqn.outvars[0].aval.shape)
+    operands = [_stretched(r, o, shape) for o in operands]
     if any(isinstance(o, Concatenation) for o in operands):
         return [_over_pieces(r, eqn, operands)]
     arrays = [r.array(o) for o in operands]
@@ -70,6 +80,13 @@ def pointwise(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand
     if name == "square":
         return [power(r.b, arrays[0], 2, dtype)]
     return [elementwise(r.b, name, floating(eqn), arrays, dtype)]
+
+
+def _stretched(r: Reader, o: Operand, shape: tuple[int, ...]) -> Operand:
+    """Axes of size one stretch, as they do in the program."""
+    if len(o.shape) != len(shape) or o.shape == shape:
+        return o
+    return st.broadcast(r.b, o, shape, tuple(range(len(shape))))
 
 
 def _scaled_parameter(name: str, operands: list[Operand]) -> Parameter | None:
@@ -108,6 +125,13 @@ def _over_pieces(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> Operand:
         ]
         results.append(r.equation(eqn, inside)[0])
     return st.concatenate(r.b, results, axis)
+
+
+RECORDED.update(POINTWISE)
+RECORDED.update(
+    ("convert_element_type", "integer_pow", "reshape", "squeeze", "expand_dims", "transpose",
+     "broadcast_in_dim", "slice", "reduce_sum")
+)
 
 
 @rule("convert_element_type")
@@ -213,6 +237,18 @@ def concatenate(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Opera
     return [kept[0] if len(kept) == 1 else st.concatenate(r.b, kept, axis)]
 
 
+@rule("stack")
+def stack(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
+    """Join along a new axis."""
+    axis = eqn.params["axis"]
+    rank = len(operands[0].shape)
+    dims = tuple(k for k in range(rank + 1) if k != axis)
+    wide = [
+        st.broadcast(r.b, o, (*o.shape[:axis], 1, *o.shape[axis:]), dims) for o in operands
+    ]
+    return [wide[0] if len(wide) == 1 else st.concatenate(r.b, wide, axis)]
+
+
 @rule("pad")
 def pad(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
     """Zeros around positions, as a linear selection."""
@@ -256,10 +292,10 @@ def reduce_sum_(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Opera
         if a.axis not in axes:
             axis = a.axis - sum(k < a.axis for k in axes)
             return [st.concatenate(r.b, list(pieces), axis)]
-        large = [p.large for p in pieces if p.large is not None]
+        records = [p.average for p in pieces if p.average is not None]
         plain = [Array(p.node, p.axes) for p in pieces]
         total = elementwise(r.b, "add", lambda *x: sum(x), plain, eqn.outvars[0].aval.dtype)
-        biggest = max(large, key=lambda z: z.width) if large else None
+        biggest = max(records, key=lambda z: z.width) if records else None
         return [Array(total.node, total.axes, biggest)]
     return [reduce_sum(r.b, r.array(a), axes)]
 
@@ -296,7 +332,7 @@ def order_statistic(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[O
         axes = eqn.params["axes"]
         if all(isinstance(x, Repeat) for k in axes for x in a.axes[k]):
             left = tuple(ax for k, ax in enumerate(a.axes) if k not in axes)
-            return [Array(a.node, left, a.large)]
+            return [Array(a.node, left, a.average)]
     raise OrderStatisticError(
         f"`{name}` over random values",
         why="the maximum (or order) of correlated Gaussian values has no closed-form moments; "

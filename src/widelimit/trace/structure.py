@@ -77,7 +77,7 @@ def reshape(b: Builder, a: Operand, shape: Shape) -> Operand:
     flat = tuple(atom for axis in a.axes for atom in axis)
     if not flat:
         return replace(a, axes=tuple(() for _ in shape))
-    merged = Array(a.node, (flat,), a.large)
+    merged = Array(a.node, (flat,), a.average)
     try:
         cuts = _cuts([merged.size(x) for x in flat])
         wanted = _cuts(list(shape))
@@ -96,7 +96,7 @@ def reshape(b: Builder, a: Operand, shape: Shape) -> Operand:
                 remedy="reshape the wide axis by itself, or keep it last.",
                 where=b.where,
             ) from bad
-    return Array(merged.node, _regroup(merged, shape), merged.large)
+    return Array(merged.node, _regroup(merged, shape), merged.average)
 
 
 def _cuts(sizes: list[int]) -> set[int]:
@@ -140,7 +140,7 @@ def _merge_positions(b: Builder, a: Array) -> Array:
     acted = tuple(x.axis for x in atoms if isinstance(x, Position))
     size = math.prod(a.size(x) for x in atoms)
     node = b.select_any(a.node, acted, (size,), lambda t: t.reshape(size), "reshape")
-    return Array(node, ((Position(0),),), a.large)
+    return Array(node, ((Position(0),),), a.average)
 
 
 def _reshape_pieces(b: Builder, a: Concatenation, shape: Shape) -> Operand:
@@ -192,7 +192,7 @@ def take(b: Builder, a: Operand, axis: int, chosen: np.ndarray) -> Operand:
     node = b.select_any(a.node, (atom.axis,), out, lambda t: t[picked], "take")
     axes = drop_position(a.axes, atom.axis)
     fresh = (Position(len(node.shape) - 1, atom.wide),) if out else ()
-    return Array(node, (*axes[:axis], fresh, *axes[axis + 1 :]), a.large)
+    return Array(node, (*axes[:axis], fresh, *axes[axis + 1 :]), a.average)
 
 
 def _take_view(index: np.ndarray, axis: int, chosen: np.ndarray) -> np.ndarray:
@@ -261,7 +261,7 @@ def _take_atoms(b: Builder, a: Array, axis: int, chosen: np.ndarray) -> Operand:
         ]
         if out:
             axes[axis] = (Position(len(left)),)
-        return Array(node, tuple(axes), a.large)
+        return Array(node, tuple(axes), a.average)
     raise UnsupportedPrimitiveError(
         "indexing cuts across the wide part of an axis",
         why="the axis is made of several, and the places chosen are not whole slices of one.",

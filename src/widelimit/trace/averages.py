@@ -1,0 +1,169 @@
+"""Sums over width: how large they are, and when the law of large numbers may be used.
+
+A sum of n channels is its expectation times n, up to a fluctuation of order sqrt(n). Divided by n
+the fluctuation vanishes; multiplied by sqrt(n) again it does not. Every known value that came from
+such a sum carries a record, so that a factor of the width cannot bring back what was dropped.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from widelimit.errors import AmbiguousScaleError, Where
+
+SETTLED = 0.3
+"""A value that grows slower than width to this power is taken to have converged."""
+
+LINEAR = {"neg", "copy", "copy_p", "convert_element_type", "stop_gradient", "reduce_precision",
+          "abs", "real"}
+POWERS = {"sqrt": 0.5, "rsqrt": -0.5, "cbrt": 1 / 3, "square": 2.0}
+ODD = {"tanh", "sin", "sinh", "tan", "asin", "atan", "asinh", "atanh", "erf", "expm1", "log1p"}
+JUMPS = {"sign", "gt", "ge", "lt", "le", "eq", "ne", "floor", "ceil", "round", "log", "not", "rem"}
+
+
+@dataclass(frozen=True)
+class Average:
+    """The record of a value that came from a sum over width.
+
+    Attributes
+    ----------
+    width
+        The number of channels summed.
+    exponent
+        The value grows as width to this power: 1 for a plain sum, 0 for a mean.
+    relative
+        The fluctuation vanishes relative to the value, whatever its size: the summand is nowhere
+        negative.
+    vanishing
+        The value is zero in the limit, and at finite width nothing but fluctuation.
+    """
+
+    width: int
+    exponent: float
+    relative: bool
+    vanishing: bool
+
+    @property
+    def settled(self) -> bool:
+        """Whether the value itself, not only its relative size, has converged."""
+        return self.exponent <= SETTLED
+
+    def times(self, factor: float) -> Average | None:
+        """After multiplication with a constant."""
+        if factor == 0 or not math.isfinite(factor):
+            return None
+        change = math.log(abs(factor)) / math.log(max(self.width, 2))
+        return replace(self, exponent=self.exponent + change)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One operand: its record, and its size if it is a constant of the program."""
+
+    average: Average | None
+    constant: float | None
+    nonnegative: bool
+
+
+def refuse(what: str, average: Average, where: Where | None) -> AmbiguousScaleError:
+    """The error for a sum over width whose fluctuation matters."""
+    if average.vanishing and average.settled:
+        return AmbiguousScaleError(
+            f"`{what}` of a mean over {average.width} channels that vanishes in the limit",
+            why="at finite width the value is nothing but fluctuation, and this operation does "
+            "not let it vanish.",
+            remedy="leave the term out, or average something whose mean is not zero.",
+            where=where,
+        )
+    return AmbiguousScaleError(
+        f"`{what}` of a sum over {average.width} channels that grows as "
+        f"width^{average.exponent:.2g}",
+        why="only a sum divided by the width is deterministic in the limit (law of large "
+        "numbers); with 1/sqrt(width) it stays random, and without a factor it diverges.",
+        remedy="divide the sum by the width (for attention logits: 1/d), or contract with a "
+        "parameter of its own.",
+        where=where,
+    )
+
+
+def after(name: str, operands: list[Seen], where: Where | None) -> Average | None:
+    """The record of an elementwise result, or an error where the limit would be wrong."""
+    records = [o.average for o in operands if o.average is not None]
+    if not records:
+        return None
+    first = records[0]
+    worst = max(records, key=lambda r: r.exponent)
+    settled = all(r.settled for r in records)
+    if name in LINEAR:
+        return first
+    if name == "mul":
+        return _product(operands)
+    if name == "div":
+        return _quotient(operands, where)
+    if name in ("add", "sub", "add_any", "max", "min", "clamp", "select_n"):
+        grows = name in ("add", "add_any", "max")
+        relative = grows and all(
+            o.average.relative if o.average is not None else o.nonnegative for o in operands
+        )
+        if name not in ("add", "sub", "add_any") and not settled and not relative:
+            raise refuse(name, worst, where)
+        vanishing = len(records) == len(operands) and all(r.vanishing for r in records)
+        return Average(worst.width, worst.exponent, relative, vanishing)
+    if name in ("pow", "integer_pow") or name in POWERS:
+        return _power(name, operands, where)
+    if not settled or (name in JUMPS and any(r.vanishing for r in records)):
+        raise refuse(name, worst, where)
+    return Average(
+        worst.width, max(worst.exponent, 0.0) if worst.exponent > 0 else 0.0,
+        name in ("exp", "logistic", "exp2"), name in ODD and first.vanishing,
+    )
+
+
+def _product(operands: list[Seen]) -> Average | None:
+    left, right = operands
+    if left.average is None:
+        left, right = right, left
+    assert left.average is not None
+    if right.average is not None:
+        return Average(
+            max(left.average.width, right.average.width),
+            left.average.exponent + right.average.exponent,
+            left.average.relative and right.average.relative,
+            left.average.vanishing or right.average.vanishing,
+        )
+    return left.average if right.constant is None else left.average.times(right.constant)
+
+
+def _quotient(operands: list[Seen], where: Where | None) -> Average | None:
+    top, bottom = operands
+    if bottom.average is None:
+        assert top.average is not None
+        return top.average if not bottom.constant else top.average.times(1 / bottom.constant)
+    below = bottom.average
+    if below.vanishing or not (below.relative or below.settled):
+        raise refuse("div", below, where)
+    drop = below.exponent if below.relative else min(below.exponent, 0.0)
+    if top.average is None:
+        return Average(below.width, -drop, below.relative, False)
+    return Average(
+        max(below.width, top.average.width), top.average.exponent - drop,
+        top.average.relative and below.relative, top.average.vanishing,
+    )
+
+
+def _power(name: str, operands: list[Seen], where: Where | None) -> Average:
+    record = operands[0].average
+    power = POWERS.get(name)
+    if power is None:
+        power = operands[1].constant if len(operands) > 1 else None
+    if record is None or power is None:
+        worst = max((o.average for o in operands if o.average), key=lambda r: r.exponent)
+        raise refuse(name, worst, where)
+    whole = power >= 1 and float(power).is_integer()
+    if not whole and (record.vanishing or not (record.relative or record.settled)):
+        raise refuse(name, record, where)
+    even = whole and power % 2 == 0 and not record.vanishing and record.settled
+    return replace(
+        record, exponent=record.exponent * power, relative=record.relative or even
+    )
