@@ -1,0 +1,3 @@
+"""The ``widelimit`` command."""
+
+from widelimit.cli.app import main as main

@@ -1,0 +1,1 @@
+"""The demonstration: data, network, training, figures and report."""
