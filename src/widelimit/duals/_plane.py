@@ -37,7 +37,7 @@ def _panels(edges, order):
     low, high = edges[:-1, None], edges[1:, None]
     nodes = ((low + high) / 2 + (high - low) / 2 * x.astype(edges.dtype)).ravel()
     weights = ((high - low) / 2 * w.astype(edges.dtype)).ravel()
-    return nodes, weights * jnp.exp(-nodes * nodes / 2) / np.sqrt(2 * np.pi)
+    return nodes, weights * jnp.exp(-nodes * nodes / 2) / float(np.sqrt(2 * np.pi))
 
 
 def _entry(phi, psi, squared, order, s1, s2, sign, half_sine, half_cosine, params1, params2):
@@ -53,14 +53,14 @@ def _entry(phi, psi, squared, order, s1, s2, sign, half_sine, half_cosine, param
         near = jax.lax.top_k(-jnp.abs(crossings), _MOST_CROSSINGS)[1]
         crossings = crossings[near]
     edges = jnp.concatenate([jnp.asarray(_W_EDGES, dtype), crossings])
-    outer, outer_weights = _panels(jnp.sort(jnp.clip(edges, *_W_EDGES[[0, -1]])), order)
+    outer, outer_weights = _panels(jnp.sort(jnp.clip(edges, float(_W_EDGES[0]), float(_W_EDGES[-1]))), order)
 
     def add(total, node):
         w, weight = node
         shift = w * half_sine
         points = [jnp.asarray(_Z_EDGES, dtype)]
         points += [(panels1 - shift) / half_cosine, (panels2 + shift) / half_cosine]
-        edges = jnp.sort(jnp.clip(jnp.concatenate(points), _Z_EDGES[0], _Z_EDGES[-1]))
+        edges = jnp.sort(jnp.clip(jnp.concatenate(points), float(_Z_EDGES[0]), float(_Z_EDGES[-1])))
         z, inner = _panels(edges, order)
         f = phi.fn(s1 * (z * half_cosine + shift), *params1)
         g = psi.fn(sign * s2 * (z * half_cosine - shift), *params2)

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 
 class Scalar:
     """A node of a scalar expression."""
@@ -47,8 +49,12 @@ VARIABLE = Variable()
 
 
 def evaluate(expression: Scalar, u: Any, parameters: tuple[Any, ...] = ()) -> Any:
-    """The value of the expression at ``u``; arrays broadcast."""
+    """The value of the expression at ``u``; arrays broadcast, constants take the type of ``u``."""
     memo: dict[int, Any] = {}
+
+    def constant(value: Any) -> Any:
+        value = np.asarray(value)
+        return value.astype(u.dtype) if np.issubdtype(value.dtype, np.floating) else value
 
     def visit(node: Scalar) -> Any:
         if id(node) not in memo:
@@ -58,7 +64,7 @@ def evaluate(expression: Scalar, u: Any, parameters: tuple[Any, ...] = ()) -> An
                 case Parameter(number):
                     memo[id(node)] = parameters[number]
                 case Literal(value):
-                    memo[id(node)] = value
+                    memo[id(node)] = constant(value)
                 case Operation(_, function, arguments):
                     memo[id(node)] = function(*(visit(a) for a in arguments))
         return memo[id(node)]

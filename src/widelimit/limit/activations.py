@@ -33,7 +33,7 @@ class Activations:
 
         def make() -> duals.Activation:
             k = a.n_params
-            both = lambda u, *p: a.fn(u, *p[:k]) * b.fn(u, *p[k:])
+            both = lambda u, *p: (a.fn(u, *p[:k]) * b.fn(u, *p[k:])).astype(u.dtype)
             return duals.Activation(both, n_params=k + b.n_params)
 
         return self._once(("product", id(a), id(b)), (a, b), make)
@@ -42,7 +42,11 @@ class Activations:
         """U -> a'(u), as automatic differentiation gives it."""
 
         def make() -> duals.Activation:
-            slope = lambda u, *p: jax.jvp(lambda t: a.fn(t, *p), (u,), (jnp.ones_like(u),))[1]
+            def slope(u: Any, *p: Any) -> Any:
+                u = jnp.asarray(u)
+                out = jax.jvp(lambda t: a.fn(t, *p), (u,), (jnp.ones_like(u),))[1]
+                return out.astype(u.dtype)
+
             return duals.Activation(slope, n_params=a.n_params)
 
         return self._once(("derivative", id(a)), (a,), make)
