@@ -59,8 +59,8 @@ def convergence(results: Results) -> str:
             color=INK, va="center",
         )  # fmt: skip
         left.annotate(
-            f"measured slope {results.slope:.2f}".replace("-", "−"), (widths[1], middle[1]),
-            xytext=(8, 8), textcoords="offset points", color=GREEN,
+            f"measured slope {results.slope:.2f}".replace("-", "−"), (widths[0], middle[0]),
+            xytext=(0, -14), textcoords="offset points", color=GREEN, va="top",
         )  # fmt: skip
         ticks = [t for t in (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0)]
         low, high = min([*guide, *_all(finite, "difference")]), max(_all(finite, "difference"))
@@ -70,7 +70,7 @@ def convergence(results: Results) -> str:
         left.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         _width_axis(left, widths)
         left.set_ylabel("difference to the NTK limit (relative RMS)")
-        left.set_title("Predictions approach the limit", loc="left")
+        left.set_title("Difference to the limit", loc="left")
         for f in finite:
             right.plot([f.width] * len(f.accuracy), f.accuracy, "o", color=GREEN, alpha=0.75)
         right.plot(widths, [np.mean(f.accuracy) for f in finite], "-", color=GREEN, lw=2)
@@ -83,7 +83,7 @@ def convergence(results: Results) -> str:
         right.legend(loc="lower right")
         right.yaxis.set_major_formatter(PercentFormatter(1))
         right.set_ylabel("accuracy on unseen digits")
-        right.set_title("…and so does accuracy", loc="left")
+        right.set_title("Accuracy", loc="left")
     return _svg(figure, "Difference to the limit and accuracy against width")
 
 
