@@ -1,5 +1,9 @@
 """Infinite-width limits of neural networks written in JAX."""
 
+from widelimit import duals as duals
+from widelimit import nn as nn
+from widelimit import predict as predict
+from widelimit import priors as priors
 from widelimit.errors import AmbiguousScaleError as AmbiguousScaleError
 from widelimit.errors import BatchStatisticsError as BatchStatisticsError
 from widelimit.errors import ControlFlowError as ControlFlowError
@@ -13,9 +17,12 @@ from widelimit.errors import TransposedWeightError as TransposedWeightError
 from widelimit.errors import UnknownPriorError as UnknownPriorError
 from widelimit.errors import UnsupportedPrimitiveError as UnsupportedPrimitiveError
 from widelimit.errors import WideLimitError as WideLimitError
+from widelimit.finite import verify as verify
 from widelimit.kernel import Kernel as Kernel
 from widelimit.kernel import Kernels as Kernels
 from widelimit.kernel import kernel as kernel
 from widelimit.models import describe as describe
 from widelimit.priors import Prior as Prior
 from widelimit.priors import prior_of as prior_of
+
+__version__ = "0.1.0"

@@ -201,7 +201,7 @@ class Kernel:
                         lambda s, a, b, real, c=careful: run(s, a, b, real, c)
                     )
                 out, close = self._cache.compiled[key](self.stds, a, b, real)
-                if careful or not bool(close):
+                if careful or not bool(close) or not activations.kinked():
                     break
             return [x for one in out for x in one]  # type: ignore[union-attr]
 

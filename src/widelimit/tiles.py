@@ -15,8 +15,9 @@ import jax
 import numpy as np
 
 Rows = list[Any]
-Block = Callable[[Rows, Rows | None], list[Any]]
-"""(rows of x1, rows of x2 or None for a tile on the diagonal) -> arrays (t1, t2, ...)."""
+Block = Callable[[Rows, Rows | None, tuple[int, int]], list[Any]]
+"""(rows of x1, rows of x2 or None for a tile on the diagonal, how many of each are real)
+-> arrays (t1, t2, ...)."""
 
 PATIENCE = 1.0
 """Seconds after which a progress bar appears."""
@@ -71,10 +72,10 @@ def tiled(block: Block, x1: Rows, x2: Rows | None, size: int, *, name: str = "ke
     for i, j in _watched(pairs, name):
         rows = _rows(x1, i, size)
         on_diagonal = symmetric and i == j
-        results = block(rows, None if on_diagonal else _rows(right, j, size))
+        a, b = min(size, n1 - i), min(size, n2 - j)
+        results = block(rows, None if on_diagonal else _rows(right, j, size), (a, b))
         if not out:
             out = [np.empty((n1, n2, *r.shape[2:]), r.dtype) for r in results]
-        a, b = min(size, n1 - i), min(size, n2 - j)
         for target, r in zip(out, results):
             part = np.asarray(r)[:a, :b]
             target[i : i + a, j : j + b] = part

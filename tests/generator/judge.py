@@ -167,7 +167,7 @@ def judge(program: Program) -> Verdict:
             verdict.kind, verdict.error = "refused", type(refused).__name__
             verdict.detail = str(refused)
             return verdict
-        except Exception as crash:  # noqa: BLE001
+        except Exception as crash:
             verdict.kind, verdict.error = "crash", type(crash).__name__
             frames = traceback.extract_tb(crash.__traceback__)
             inside = [f"{s.filename}:{s.lineno}" for s in frames if "widelimit" in s.filename]

@@ -248,7 +248,7 @@ class Writer:
                     7: f"{forward} @ {h}",
                 }[kind]
             text = f"({choice}) {norm}" if self.maybe(0.8) else f"({choice.replace(h, f'({h} * 1.0)')}) {norm}"
-        elif kind == 8 and i.startswith("n") or kind == 8 and i.startswith("2"):
+        elif (kind == 8 and i.startswith("n")) or (kind == 8 and i.startswith("2")):
             self.note("split weight")
             w = self.param(f"{out}, {i}")
             half = f"({i}) // 2"
@@ -276,7 +276,7 @@ class Writer:
         elif kind == 12 and out == "n":
             self.note("fused")
             w = self.param(f"2 * n, {i}")
-            pick = r.choice([f"{{}}[..., :n]", f"{{}}[..., n:]", f"{{}}[..., ::2]",
+            pick = r.choice(["{}[..., :n]", "{}[..., n:]", "{}[..., ::2]",
                              "jnp.split({}, 2, -1)[1]", "{}.reshape(*{}.shape[:-1], 2, n)[..., 0, :]",
                              "{}.reshape(*{}.shape[:-1], n, 2)[..., 1]"])
             z = self.let(f"({h} @ {w}.T) {norm}", "z")

@@ -75,7 +75,7 @@ def main() -> int:
     os.environ.setdefault("XLA_FLAGS", CHEAP)
     import jax
 
-    jax.config.update("jax_enable_x64", True)  # noqa: FBT003
+    jax.config.update("jax_enable_x64", True)
     start = time.perf_counter()
     seeds = range(options.seed, options.seed + options.count)
     verdicts = run(seeds, illegal=options.illegal, verbose=options.verbose)

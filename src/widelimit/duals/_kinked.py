@@ -61,7 +61,7 @@ def _absolute_and_sign(q1, q2, c, d):
 
 
 def _height_and_angle(q1, q2, c, d):
-    """r = sqrt(q1 q2 - c^2) and arccos(rho), from the gap s1 s2 - c where it is known."""
+    """Return sqrt(q1 q2 - c^2) and arccos(rho), from the gap s1 s2 - c where it is known."""
     s1, s2 = root(q1), root(q2)
     product = s1 * s2
     gap = product - c

@@ -53,7 +53,8 @@ def _entry(phi, psi, squared, order, s1, s2, sign, half_sine, half_cosine, param
         near = jax.lax.top_k(-jnp.abs(crossings), _MOST_CROSSINGS)[1]
         crossings = crossings[near]
     edges = jnp.concatenate([jnp.asarray(_W_EDGES, dtype), crossings])
-    outer, outer_weights = _panels(jnp.sort(jnp.clip(edges, float(_W_EDGES[0]), float(_W_EDGES[-1]))), order)
+    edges = jnp.clip(edges, float(_W_EDGES[0]), float(_W_EDGES[-1]))
+    outer, outer_weights = _panels(jnp.sort(edges), order)
 
     def add(total, node):
         w, weight = node

@@ -61,7 +61,8 @@ def _agrees(model, expected):
     finite = np.isfinite(expected) & (np.abs(expected) < 1e250) & np.isfinite(got)
     if finite.sum() < _NEAR - 50:
         return False
-    size = np.maximum(np.abs(expected[finite]), np.max(np.abs(expected[:_NEAR][finite[:_NEAR]])) * 1e-2)
+    largest = np.max(np.abs(expected[:_NEAR][finite[:_NEAR]]))
+    size = np.maximum(np.abs(expected[finite]), largest * 1e-2)
     return bool(np.all(np.abs(got[finite] - expected[finite]) <= _TOLERANCE * (size + 1e-300)))
 
 

@@ -102,7 +102,7 @@ def verify(
         Whether to compare tangent kernels as well.
     tolerance
         The relative error, in units of sqrt(K(x, x) K(x', x')), that the verdict is about:
-        "agrees" means that errors above it are excluded, "disagrees" that an error above half
+        "agrees" means that errors above it are excluded, "disagrees" that an error above a fifth
         of it is significant at five standard errors.
     progress
         Whether to show a progress bar where work takes longer than a second, on terminals.
@@ -425,12 +425,12 @@ class _Bar:
         if self._bar is None:
             if time.perf_counter() - self._start < 1:
                 return
-            self._bar = Progress(
+            bar = self._bar = Progress(
                 TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
                 console=self._console, transient=True,
             )
-            self._bar.start()
-            self._task = self._bar.add_task(label, total=self._total)
+            bar.start()
+            self._task = bar.add_task(label, total=self._total)
         self._bar.update(self._task, description=label, completed=self._done + part)
 
     def advance(self) -> None:

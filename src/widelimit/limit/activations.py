@@ -55,6 +55,11 @@ class Activations:
         """Whether a function jumps: its weak derivative is then no function."""
         return self._once(("jump", id(a)), (a,), lambda: _jumps(a))
 
+    def kinked(self) -> bool:
+        """Whether some function made so far has a kink, where close inputs lose digits."""
+        made = [a for a in self._table.values() if isinstance(a, duals.Activation)]
+        return any(a.n_params or a.analysis.kinks or not a.analysis.resolved for a in made)
+
     def check_derivative(self, node: n.Apply) -> None:
         """Refuse tangent kernels of functions whose derivative has no second moment.
 

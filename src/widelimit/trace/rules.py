@@ -71,7 +71,7 @@ def pointwise(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand
     kept = _scaled_parameter(name, operands)
     if kept is not None:
         return [kept]
-    shape = tuple(eqn.outvars[0].aval.shape)
+    shape = np.broadcast_shapes(*(o.shape for o in operands))
     operands = [_stretched(r, o, shape) for o in operands]
     if any(isinstance(o, Concatenation) for o in operands):
         return [_over_pieces(r, eqn, operands)]
