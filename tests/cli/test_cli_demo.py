@@ -10,19 +10,28 @@ from typer.testing import CliRunner
 import widelimit.cli.demo.experiment as experiment
 from widelimit.cli.app import app
 
-TINY = experiment.Settings(80, 40, 25, ((8, 2), (32, 1)))
-
 
 def invoke(*arguments):
     return CliRunner().invoke(app, ["demo", *map(str, arguments)])
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory):
+def run_once(tmp_path_factory):
+    """The results, the JSON and the page of one quick run."""
     out = tmp_path_factory.mktemp("demo") / "report.html"
-    result = invoke("--quick", "--json", "--seed", 3, "--out", out)
+    kept = []
+    with pytest.MonkeyPatch.context() as patch:
+        compute = experiment.run
+        patch.setattr(experiment, "run", lambda *given: kept.append(compute(*given)) or kept[0])
+        result = invoke("--quick", "--json", "--seed", 3, "--out", out)
     assert result.exit_code == 0, result.stderr
-    return json.loads(result.stdout), out.read_text("utf-8")
+    assert "Train 4 networks of width 16" in result.stderr
+    return kept[0], json.loads(result.stdout), out.read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def quick(run_once):
+    return run_once[1:]
 
 
 def test_json_schema(quick):
@@ -63,13 +72,14 @@ def test_infinite_networks_read_digits_and_wide_ones_come_closer(quick):
 class Page(html.parser.HTMLParser):
     def __init__(self, text):
         super().__init__()
-        self.tags, self.links, self.classes, self.words = [], [], [], []
+        self.tags, self.links, self.classes, self.words, self.names = [], [], [], [], []
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         given = dict(attrs)
         self.tags.append(tag)
         self.classes.append(given.get("class"))
+        self.names.append(given.get("id"))
         self.links += [v for k, v in attrs if k in ("src", "href", "xlink:href")]
 
     def handle_data(self, data):
@@ -98,19 +108,20 @@ def test_report_is_complete_and_stands_alone(quick):
     assert "site-packages" not in text
 
 
-def test_table_in_the_terminal(tmp_path, monkeypatch):
-    monkeypatch.setattr(experiment, "QUICK", TINY)
+def test_table_in_the_terminal(run_once, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "run", lambda *_: run_once[0])
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "100")
     out = tmp_path / "report.html"
     result = invoke("--quick", "--out", out)
     assert result.exit_code == 0, result.stderr
     assert "def network(params, image):" in result.stdout
-    for word in ("NNGP posterior", "NTK, trained to the end", "One network, width 32", "NLL"):
+    for word in ("NNGP posterior", "NTK, trained to the end", "2 networks, width 256", "NLL"):
         assert word in result.stdout
-    assert "Train 2 networks of width 8" in result.stderr
+    for row in run_once[0].rows:
+        assert f"{row.accuracy:.2%}" in result.stdout
     assert "\x1b[3" not in result.stdout
-    assert out.exists()
+    assert Page(out.read_text("utf-8")).tags == Page(run_once[2]).tags
 
 
 @pytest.mark.parametrize("place", ["missing/report.html", "."])

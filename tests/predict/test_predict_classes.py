@@ -103,7 +103,7 @@ def test_metrics_match_scikit_learn(predictions):
     true, predicted = calibration.calibration_curve(right, p.max(1), n_bins=10)
     np.testing.assert_allclose(curve.accuracy, true)
     np.testing.assert_allclose(curve.confidence, predicted)
-    assert curve.count.sum() == len(labels)
+    assert curve.examples.sum() == len(labels)
 
 
 def test_calibration_error_by_hand():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from contextlib import AbstractContextManager
 
 import jax
@@ -11,6 +12,5 @@ def double_precision() -> AbstractContextManager[None]:
     """A context in which JAX computes in float64; the global setting is left as it is."""
     if hasattr(jax, "enable_x64"):
         return jax.enable_x64(True)
-    from jax.experimental import enable_x64  # where JAX had it before 0.8
-
-    return enable_x64(True)
+    # Where JAX had it before 0.8.
+    return importlib.import_module("jax.experimental").enable_x64(True)

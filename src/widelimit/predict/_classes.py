@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import log_ndtr, logsumexp
-from jaxtyping import Array, Float, Int
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
 from scipy.optimize import minimize
 
 _REACH = 10.0
@@ -20,8 +21,8 @@ _MOST_PANELS = 128
 
 
 def class_probabilities(
-    mean: Float[Array, "m classes"],
-    variance: Any = 0.0,
+    mean: ArrayLike,
+    variance: ArrayLike = 0.0,
     *,
     temperature: float = 0.0,
     scale: float = 1.0,
@@ -90,14 +91,14 @@ class Link:
     temperature: float
     scale: float
 
-    def __call__(self, mean: Any, variance: Any = 0.0) -> Float[Array, "m classes"]:
+    def __call__(self, mean: ArrayLike, variance: ArrayLike = 0.0) -> Float[Array, "m classes"]:
         """:func:`class_probabilities` with this temperature and scale."""
         return class_probabilities(
             mean, variance, temperature=self.temperature, scale=self.scale
         )
 
 
-def fit_link(mean: Float[Array, "m classes"], variance: Any, labels: Int[Array, " m"]) -> Link:
+def fit_link(mean: ArrayLike, variance: ArrayLike, labels: ArrayLike) -> Link:
     """The temperature and scale of :func:`class_probabilities` that make the labels most likely.
 
     Give it predictions of examples that were not trained on; those of

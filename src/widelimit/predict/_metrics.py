@@ -18,13 +18,13 @@ class CalibrationCurve(NamedTuple):
         The mean probability of the predicted class in each bin.
     accuracy
         The fraction of each bin that is right.
-    count
+    examples
         How many predictions each bin holds.
     """
 
     confidence: np.ndarray
     accuracy: np.ndarray
-    count: np.ndarray
+    examples: np.ndarray
 
 
 def accuracy(probabilities: Any, labels: Any) -> float:
@@ -68,7 +68,7 @@ def expected_calibration_error(probabilities: Any, labels: Any, *, bins: int = 1
     """
     curve = calibration_curve(probabilities, labels, bins=bins)
     gaps = np.abs(curve.accuracy - curve.confidence)
-    return float(np.sum(curve.count * gaps) / np.sum(curve.count))
+    return float(np.sum(curve.examples * gaps) / np.sum(curve.examples))
 
 
 def calibration_curve(probabilities: Any, labels: Any, *, bins: int = 15) -> CalibrationCurve:

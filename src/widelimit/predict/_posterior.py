@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
 from widelimit.kernel import Kernel
@@ -171,7 +172,7 @@ class _GradientFlow(Posterior):
 def posterior(
     kernel: Kernel,
     x: PyTree,
-    y: Float[Array, "n ..."],
+    y: ArrayLike,
     *,
     noise: float = 0.0,
     kind: Literal["nngp", "ntk"] = "nngp",

@@ -183,9 +183,10 @@ def run(settings: Settings, seed: int, progress: Progress) -> Results:
         name = f"{some[0].upper()}{some[1:]}, width {width}"
         score(name, "trained", width, found, time.perf_counter() - started)
         finite.append(_against_limit(width, outputs, residual, limit.mean, data.labels_test))
-    logs = [(np.log(f.width), np.log(d)) for f in finite for d in f.difference]
+    across = [np.log(f.width) for f in finite for _ in f.difference]
+    down = [np.log(d) for f in finite for d in f.difference]
     return Results(
-        settings, seed, rows, finite, float(np.polyfit(*np.transpose(logs), 1)[0]), probabilities,
+        settings, seed, rows, finite, float(np.polyfit(across, down, 1)[0]), probabilities,
         data.labels_test, data.images_test, source(), _versions(), _machine(),
         time.perf_counter() - begin,
     )  # fmt: skip
@@ -234,9 +235,9 @@ def _row(
         ]
         for p in outputs
     ]
-    mean = [float(v) for v in np.mean(scores, 0)]
+    right, nll, ece = (float(v) for v in np.mean(scores, 0))
     networks = None if width is None else len(outputs)
-    return Row(name, kind, width, networks, *mean, seconds)
+    return Row(name, kind, width, networks, right, nll, ece, seconds)
 
 
 def _against_limit(

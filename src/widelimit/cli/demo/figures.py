@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -24,9 +25,8 @@ _PAGE = {
     ORANGE: "var(--orange)",
     GREEN: "var(--green)",
 }
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
-    "svg.hashsalt": "widelimit",
     "font.family": "sans-serif",
     "font.size": 11,
     "text.color": INK,
@@ -59,8 +59,8 @@ def convergence(results: Results) -> str:
             color=INK, va="center",
         )  # fmt: skip
         left.annotate(
-            f"measured slope {results.slope:.2f}".replace("-", "−"), (widths[0], middle[0]),
-            xytext=(0, -14), textcoords="offset points", color=GREEN, va="top",
+            f"measured slope {results.slope:.2f}".replace("-", "−"), (widths[1], middle[1]),
+            xytext=(-10, -8), textcoords="offset points", color=GREEN, va="top", ha="right",
         )  # fmt: skip
         ticks = [t for t in (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0)]
         low, high = min([*guide, *_all(finite, "difference")]), max(_all(finite, "difference"))
@@ -106,7 +106,7 @@ def calibration(results: Results) -> str:
         for k, (row, colour, marker, name) in enumerate(shown):
             p = results.probabilities[row]
             curve = predict.calibration_curve(p, results.labels, bins=bins)
-            low, high = _wilson(curve.accuracy, curve.count)
+            low, high = _wilson(curve.accuracy, curve.examples)
             x = curve.confidence
             top.plot(x, curve.accuracy, marker, color=colour, label=name, ms=7)
             top.vlines(x, low, high, color=colour, lw=1.5)
@@ -160,7 +160,9 @@ def _wilson(fraction: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.nda
 
 def _svg(figure: Figure, label: str) -> str:
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    # Names inside the two figures must differ, as both are in one page.
+    with matplotlib.rc_context({"svg.hashsalt": label}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

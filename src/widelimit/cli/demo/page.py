@@ -8,6 +8,7 @@ from string import Template
 
 import numpy as np
 
+from widelimit.cli import demo
 from widelimit.cli.demo import figures
 from widelimit.cli.demo.experiment import Results
 
@@ -18,7 +19,7 @@ def render(results: Results) -> str:
     """The page as text."""
     s, last = results.settings, results.finite[-1]
     nngp, ntk = results.rows[0], results.rows[1]
-    template = importlib.resources.files(__package__).joinpath("page.html").read_text("utf-8")
+    template = importlib.resources.files(demo).joinpath("page.html").read_text("utf-8")
     return Template(template).substitute(
         test=s.test,
         train=s.train,
