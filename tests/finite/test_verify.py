@@ -92,6 +92,19 @@ def test_few_draws_are_inconclusive_not_wrong(x):
     assert [r.nngp.draws for r in report.rows] == [16, 16]
 
 
+def test_one_wrong_entry_is_flagged_where_nothing_is_random(x, monkeypatch):
+    right = _verify._limit
+
+    def wrong(net, x, kind):
+        (block,) = right(net, x, kind)
+        block = block.copy()
+        block[0, 1] += 0.03 * np.sqrt(block[0, 0] * block[1, 1]).item()
+        return [block]
+
+    monkeypatch.setattr(_verify, "_limit", wrong)
+    assert verify(lambda w, x: w @ x, shapes((4, 3))[0], x).ntk.verdict == "disagrees"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_a_deep_narrow_network_is_never_called_wrong(x, seed):

@@ -46,7 +46,9 @@ class Moments:
         """The skewness of one draw."""
         m = self.mean
         third = self._sums[2] / self.count - 3 * m * self._sums[1] / self.count + 2 * m**3
-        return third / np.maximum(self.variance, 1e-30) ** 1.5
+        variance = self.variance
+        rounding = variance < 1e-10
+        return np.where(rounding, 0.0, third / np.where(rounding, 1.0, variance) ** 1.5)
 
     @property
     def standard_error(self) -> np.ndarray:
@@ -200,6 +202,7 @@ def _unskewed(z: np.ndarray, skew: np.ndarray) -> np.ndarray:
     The mean of skewed draws and its estimated error are correlated: with positive skewness,
     large negative values of z are too common.
     """
+    skew = np.clip(skew, -0.5, 0.5)
     inflated = z * skew < 0
     return np.where(inflated, z / (1 + np.abs(z * skew) / 3), z)
 
