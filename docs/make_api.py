@@ -1,6 +1,7 @@
 """Write docs/api.md from the public docstrings."""
 
 import inspect
+import re
 from pathlib import Path
 
 import widelimit as wl
@@ -36,7 +37,7 @@ def signature(name, thing):
     except (TypeError, ValueError):
         return f"wl.{name}"
     bare = [p.replace(annotation=inspect.Parameter.empty) for p in parameters if p.name != "self"]
-    return f"wl.{name}{inspect.Signature(bare)}"
+    return re.sub(r" at 0x[0-9a-f]+", "", f"wl.{name}{inspect.Signature(bare)}")
 
 
 def entry(name, thing, level="###"):
