@@ -173,7 +173,7 @@ class Kernel:
         if key not in self._cache.graphs:
             d = self.description
             infos = tuple(
-                Leaf(name, tuple(a.shape), float(p.mean), zero)
+                Leaf(name, tuple(a.shape), float(p.mean), zero, _number(p.std))
                 for name, a, p, zero in zip(d.names, d.arrays, d.priors, self._cache.constant)
             )
             self._cache.graphs[key] = (read(d.apply, d.arrays, infos, example), Activations())
@@ -193,14 +193,19 @@ class Kernel:
             out, _ = run(self.stds, leaves1, leaves2, None, True)
             return _as_output(graph, out)
 
+        staged = activations.series(graph.nodes)
+
         def block(a: list[Any], b: list[Any] | None, real: tuple[int, int]) -> list[Any]:
             for careful in (False, True):
-                key = (id(graph), kinds, careful)
-                if key not in self._cache.compiled:
-                    self._cache.compiled[key] = jax.jit(
-                        lambda s, a, b, real, c=careful: run(s, a, b, real, c)
-                    )
-                out, close = self._cache.compiled[key](self.stds, a, b, real)
+                if staged:
+                    out, close = run(self.stds, a, b, real, careful)
+                else:
+                    key = (id(graph), kinds, careful)
+                    if key not in self._cache.compiled:
+                        self._cache.compiled[key] = jax.jit(
+                            lambda s, a, b, real, c=careful: run(s, a, b, real, c)
+                        )
+                    out, close = self._cache.compiled[key](self.stds, a, b, real)
                 if careful or not bool(close) or not activations.kinked():
                     break
             return [x for one in out for x in one]  # type: ignore[union-attr]
@@ -259,6 +264,8 @@ class Kernel:
             )
             return [[_diagonal_block(ev, out, kind) for out in graph.outputs] for kind in kinds]
 
+        if activations.series(graph.nodes):
+            return _as_output(graph, run(self.stds, jax.tree.leaves(x)))
         key = (id(graph), kinds, "diagonal")
         if key not in self._cache.compiled:
             self._cache.compiled[key] = jax.jit(run)
@@ -359,6 +366,10 @@ def _is_zero(std: Any) -> bool:
     if isinstance(std, jax.core.Tracer):
         return False
     return float(std) == 0.0
+
+
+def _number(std: Any) -> float | None:
+    return None if isinstance(std, jax.core.Tracer) else float(std)
 
 
 def _dtype(leaves: list[Any]) -> Any:

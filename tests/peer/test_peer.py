@@ -73,7 +73,7 @@ def relative_error(ours, theirs):
 
 
 @pytest.mark.usefixtures("precision")
-@pytest.mark.parametrize(("name", "dtype"), cases())
+@pytest.mark.parametrize(("name", "dtype"), list(cases()))
 def test_kernels_agree_with_the_reference(name, dtype):
     network = NETWORKS[name]
     x1, x2 = (reference()[x].astype(dtype) for x in ("x1", "x2"))

@@ -10,6 +10,7 @@ from ._activation import WeakDerivative
 from ._atoms import ExpPoly
 from ._closed import form_pair
 from ._geometry import geometry
+from ._line import is_traced
 from ._hermite import hermite_difference, hermite_sum, series, terms
 from ._moments import floor_variance, mean_value, second_value, slope_value
 from ._plane import plane
@@ -30,7 +31,17 @@ def both_series(phi, psi, q1, q2, params1, params2, order=16):
     """Series of phi over rows and of psi over columns, of equal length."""
     rows = max(row_count(q1, params1), row_count(q2, params2))
     count = terms(rows, q1.dtype)
+    if phi is psi and not params1 and not params2 and _same_rows(q1, q2):
+        one = series(phi, q1, (), count, order)
+        return one, jax.tree.map(lambda a: a.reshape(*a.shape[: a.ndim - q1.ndim], *q2.shape), one)
     return series(phi, q1, params1, count, order), series(psi, q2, params2, count, order)
+
+
+def _same_rows(q1, q2):
+    """Whether rows and columns are the same inputs, in the same order."""
+    if q1.size != q2.size or q1.ndim != q2.ndim or is_traced(q1, q2):
+        return False
+    return bool(jnp.array_equal(q1.ravel(), q2.ravel()))
 
 
 def has_plane(phi, psi):
@@ -43,6 +54,7 @@ def tail_bound(one, two, rho):
     return jnp.sqrt(one.tail * two.tail) * jnp.abs(rho) ** one.coefficients.shape[0]
 
 
+@jax.jit
 def slow_entries(one, two, rho):
     """Entries whose tail bound exceeds the tolerance."""
     size = jnp.sqrt(one.second * two.second)
@@ -59,7 +71,6 @@ def generic_pair(phi, psi, q1, q2, c, d, params1, params2):
     return _series_then_plane(phi, psi, q1, q2, c, d, params1, params2)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
 def _series_then_plane(phi, psi, q1, q2, c, d, params1, params2):
     geo = geometry(q1, q2, c, d)
     one, two = both_series(phi, psi, q1, q2, params1, params2)
@@ -69,6 +80,8 @@ def _series_then_plane(phi, psi, q1, q2, c, d, params1, params2):
     if not has_plane(phi, psi):
         return value
     slow = slow_entries(one, two, rho)
+    if not is_traced(slow) and not bool(jnp.any(slow)):
+        return value
     return plane(phi, psi, slow, value, geo, params1, params2)
 
 
@@ -92,9 +105,14 @@ def affine_part(phi):
     return None
 
 
+@partial(jax.jit, static_argnums=(0, 1))
+def _closed(phi, psi, q1, q2, c, d):
+    return form_pair(phi.form, psi.form, q1, q2, c, d)
+
+
 def pair_value(phi, psi, q1, q2, c, d, params1, params2):
     """E[phi(u) psi(v)] by closed form, by Stein's lemma for affine functions, or generically."""
-    closed = form_pair(phi.form, psi.form, q1, q2, c, d)
+    closed = _closed(phi, psi, q1, q2, c, d)
     if closed is not None:
         return closed
     for f, g, q, params in ((phi, psi, q2, params2), (psi, phi, q1, params1)):
@@ -106,7 +124,8 @@ def pair_value(phi, psi, q1, q2, c, d, params1, params2):
             if affine[1]:
                 total = total + affine[1] * c * slope_value(g, q, params)
             return total
-    return generic_pair(phi, psi, q1, q2, c, d, params1, params2)
+    run = generic_pair if is_traced(q1, q2, c, d, params1, params2) else _series_then_plane
+    return run(phi, psi, q1, q2, c, d, params1, params2)
 
 
 def pair_tangent(phi, psi, value, primals, tangents):
@@ -155,7 +174,6 @@ def generic_difference(phi, q1, q2, c, d, params1, params2):
     return _difference(phi, q1, q2, c, d, params1, params2)
 
 
-@partial(jax.jit, static_argnums=0)
 def _difference(phi, q1, q2, c, d, params1, params2):
     geo = geometry(q1, q2, c, d)
     one, two = both_series(phi, phi, q1, q2, params1, params2)
@@ -170,6 +188,8 @@ def _difference(phi, q1, q2, c, d, params1, params2):
     open_tail = open_tail | (jnp.abs(share) > slow_tolerance(rho.dtype) * value)
     tail = one.tail + two.tail
     slow = open_tail & ((tail > slow_tolerance(rho.dtype) * value) | slow_entries(one, two, rho))
+    if not is_traced(slow) and not bool(jnp.any(slow)):
+        return value
     return plane(phi, phi, slow, value, geo, params1, params2, squared=True)
 
 

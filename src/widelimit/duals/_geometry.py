@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
@@ -39,6 +40,7 @@ def default_gap(q1, q2, c):
     return (q1 - c) + (q2 - c)
 
 
+@jax.jit
 def geometry(q1, q2, c, d):
     """Return the :class:`Geometry` of N(0, [[q1, c], [c, q2]]) with E[(u - v)^2] = d.
 

@@ -35,15 +35,22 @@ def terms(rows, dtype):
     return most
 
 
-def _coefficients(phi, count, order, q, params):
-    """Coefficients (rows, count), second moments and tails of a flat chunk of rows."""
-    dtype = q.dtype
-    rows = jax.vmap(lambda q, params: row_rule(phi, q, params, order))(q, params)
+@partial(jax.jit, static_argnums=(0, 1))
+def _rules(phi, order, q, params):
+    return jax.vmap(lambda q, params: row_rule(phi, q, params, order))(q, params)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _coefficients(count, order, moving, rows):
+    """Coefficients (rows, count), second moments and tails, from the values at the nodes.
+
+    The function itself is not in here, so that this program is compiled once for all functions.
+    """
+    dtype = rows.fixed.dtype
     blocks = hermite_table(order, count, dtype).reshape(count // _BLOCK, _BLOCK, -1)
     weighted = rows.extra * rows.weights
     second = rows.fixed**2 @ jnp.asarray(fixed_nodes(order)[1], dtype)
     second = second + jnp.sum(rows.extra * weighted, axis=1)
-    moving = has_off_centre_kinks(phi)
 
     def extra_terms(state, k):
         last, before = state
@@ -69,7 +76,7 @@ def _coefficients(phi, count, order, q, params):
         return (i < count // _BLOCK) & ~jnp.all(small)
 
     zero = jnp.zeros_like(rows.nodes)
-    start = (0, jnp.zeros((q.size, count), dtype), second, second, (zero + 1, zero))
+    start = (0, jnp.zeros((second.size, count), dtype), second, second, (zero + 1, zero))
     _, out, left, _, _ = jax.lax.while_loop(unfinished, step, start)
     return out, second, jnp.maximum(left, 0)
 
@@ -84,7 +91,8 @@ def series(phi, q, params, count, order=16):
         total = jnp.sum(out**2, axis=0)
         return Series(out, total, jnp.zeros_like(total))
 
-    whole = partial(_coefficients, phi, count, order)
+    moving = has_off_centre_kinks(phi)
+    whole = lambda q, params: _coefficients(count, order, moving, _rules(phi, order, q, params))
     out, second, tail = over_chunks(whole, q, params)
     return Series(jnp.moveaxis(out, -1, 0), second, tail)
 
@@ -110,6 +118,7 @@ def _blocks(one, two, i):
     return a, b
 
 
+@jax.jit
 def hermite_sum(one, two, rho):
     """sum_k a_k b_k rho^k by Horner's rule, with as many terms as the worst row needs."""
     eps = float(jnp.finfo(rho.dtype).eps)
@@ -125,6 +134,7 @@ def hermite_sum(one, two, rho):
     return jax.lax.fori_loop(0, blocks, body, jnp.zeros_like(rho))
 
 
+@jax.jit
 def hermite_difference(one, two, rho, far):
     """sum_k (a_k - b_k)^2 + 2 a_k b_k (1 - rho^k), with ``far = 1 - rho`` to full precision.
 

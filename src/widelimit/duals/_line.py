@@ -161,6 +161,11 @@ def row_rule(phi, q, params, order):
     return Row(jnp.where(replaced, 0, fixed), extra, nodes, weights.astype(dtype))
 
 
+def is_traced(*trees):
+    """Whether some array is still a tracer; if none is, programs can be run piece by piece."""
+    return any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(trees))
+
+
 def over_chunks(fun, q, params, chunk=2048):
     """Apply ``fun`` to flat chunks of rows, (rows,) -> (rows, ...), and restore their shape."""
     shape = jnp.broadcast_shapes(q.shape, *(p.shape for p in params))
@@ -173,7 +178,12 @@ def over_chunks(fun, q, params, chunk=2048):
         # The last row is repeated to fill the last chunk.
         index = np.minimum(np.arange(count * chunk), size - 1)
         folded = tuple(a[index].reshape(count, chunk) for a in rows)
-        out = jax.lax.map(lambda row: fun(row[0], row[1:]), folded)
+        one = lambda row: fun(row[0], row[1:])
+        if is_traced(folded):
+            out = jax.lax.map(one, folded)
+        else:
+            parts = [one(tuple(a[i] for a in folded)) for i in range(count)]
+            out = jax.tree.map(lambda *blocks: jnp.stack(blocks), *parts)
         out = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:size], out)
     return jax.tree.map(lambda a: a.reshape(shape + a.shape[1:]), out)
 

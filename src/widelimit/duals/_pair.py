@@ -1,7 +1,9 @@
 """The public moments: pairs, differences, means, slopes and second moments."""
 
+from functools import partial
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from ._closed import affine_kinked_difference, is_affine_kinked
@@ -61,7 +63,7 @@ def pair(phi, psi, q1, q2, c, *, params1=(), params2=(), d=None, derivative=Fals
     arguments = prepare(q1, q2, c, d, params1, params2)
     one, two = kink_of(phi, derivative), kink_of(psi, derivative)
     if one is not None and two is not None:
-        return Pair(*kinked_pair(one, two, *arguments[:4], derivative))
+        return Pair(*_kinked_pair(one, two, derivative, *arguments[:4]))
     value = pair_value(phi, psi, *arguments)
     slope = pair_value(phi.prime, psi.prime, *arguments) if derivative else None
     return Pair(value, slope)
@@ -73,10 +75,24 @@ def difference(phi, q1, q2, c, d, *, params1=(), params2=()):
     Shapes as in :func:`pair`. Piecewise affine functions with a kink at zero use closed forms in
     the angle; others sum (a_k - b_k)^2 + 2 a_k b_k (1 - rho^k), or integrate the square.
     """
-    q1, q2, c, d, params1, params2 = prepare(q1, q2, c, d, params1, params2)
+    arguments = prepare(q1, q2, c, d, params1, params2)
     if is_affine_kinked(phi.form):
-        return affine_kinked_difference(phi.form, q1, q2, c, d)
-    return generic_difference(phi, q1, q2, c, d, params1, params2)
+        return _kinked_difference(phi, *arguments[:4])
+    return generic_difference(phi, *arguments)
+
+
+@partial(jax.jit, static_argnums=0)
+def _kinked_difference(phi, q1, q2, c, d):
+    return affine_kinked_difference(phi.form, q1, q2, c, d)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _kinked_pair(one, two, derivative, q1, q2, c, d):
+    return kinked_pair(one, two, q1, q2, c, d, derivative)
+
+
+_mean = partial(jax.jit, static_argnums=0)(mean_value)
+_slope = partial(jax.jit, static_argnums=0)(slope_value)
 
 
 def _single(q, params):
@@ -86,23 +102,28 @@ def _single(q, params):
 
 def mean(phi, q, params=()):
     """E[phi(u)] for u ~ N(0, q); shape of q broadcast with params."""
-    return mean_value(phi, *_single(q, params))
+    return _mean(phi, *_single(q, params))
 
 
 def mean_derivative(phi, q, params=()):
     """E[phi'(u)] for u ~ N(0, q), with the autodiff derivative."""
-    return mean_value(phi.prime, *_single(q, params))
+    return _mean(phi.prime, *_single(q, params))
 
 
 def slope(phi, q, params=()):
     """E[phi(u) u] / q for u ~ N(0, q): the mean of the weak derivative (Stein's lemma)."""
-    return slope_value(phi, *_single(q, params))
+    return _slope(phi, *_single(q, params))
 
 
 def second(phi, psi, q, params1=(), params2=(), *, derivative=False):
     """E[phi(u) psi(u)], and E[phi'(u) psi'(u)], of one variable u ~ N(0, q)."""
     q, params1 = _single(q, params1)
     params2 = tuple(jnp.asarray(p, q.dtype) for p in params2)
+    return _second(phi, psi, derivative, q, params1, params2)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _second(phi, psi, derivative, q, params1, params2):
     one, two = kink_of(phi, derivative), kink_of(psi, derivative)
     if one is not None and two is not None:
         return Pair(*kinked_second(one, two, q, derivative))

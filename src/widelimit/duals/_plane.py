@@ -6,6 +6,8 @@ phi(u) and of psi(v) are points in z, where the inner panels are split; the oute
 at the w where two such points cross. So every panel sees analytic functions, at any t.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,6 +73,7 @@ def _entry(phi, psi, squared, order, s1, s2, sign, half_sine, half_cosine, param
     return jax.lax.scan(add, jnp.zeros((), dtype), (outer, outer_weights))[0]
 
 
+@partial(jax.jit, static_argnums=(0, 1), static_argnames=("squared", "order"))
 def plane(phi, psi, wanted, start, geo, params1, params2, *, squared=False, order=12):
     """Overwrite the entries of ``start`` that are ``wanted`` with plane quadrature.
 

@@ -9,7 +9,8 @@ import numpy as np
 _BLOCK = 1024
 
 
-def _double_precision():
+def double_precision():
+    """A context in which JAX computes in float64."""
     if hasattr(jax, "enable_x64"):
         return jax.enable_x64(True)
     from jax.experimental import enable_x64  # JAX < 0.8
@@ -36,7 +37,7 @@ def elementwise_derivative(fn, index=0):
 def probe(fn, points):
     """Evaluate ``fn`` at float64 ``points``, now, as numpy.
 
-    Points are padded to whole blocks, so that every primitive is compiled for one shape.
+    Points are padded to whole blocks, so that the function is compiled for one shape.
     """
     points = np.asarray(points, np.float64)
     flat = points.ravel()
@@ -51,6 +52,7 @@ def probe(fn, points):
 
 
 def _evaluate(fn, blocks):
-    with _double_precision():
-        values = [np.asarray(fn(jnp.asarray(block)), np.float64) for block in blocks]
+    with double_precision():
+        run = jax.jit(fn)
+        values = [np.asarray(run(jnp.asarray(block)), np.float64) for block in blocks]
     return np.concatenate([np.broadcast_to(v, (_BLOCK,)) for v in values])

@@ -12,12 +12,14 @@ from widelimit.graph import nodes as n
 from widelimit.graph.index import Draw, fingerprint
 from widelimit.graph.nodes import Part, Shape, whole
 from widelimit.graph.scalar import Scalar
+from widelimit.graph.sizes import Sizes
 
 
 class Builder:
     """Makes the nodes of one graph, and returns the same node for the same contents."""
 
-    def __init__(self) -> None:
+    def __init__(self, stds: tuple[float | None, ...] = ()) -> None:
+        self.sizes = Sizes(stds)
         self._table: dict[tuple, Any] = {}
         self._keep: list[Any] = []  # keys hold identities, so what they identify must stay alive
         self.where: Where | None = None

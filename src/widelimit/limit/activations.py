@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import jax
 import jax.numpy as jnp
@@ -34,26 +35,21 @@ class Activations:
         def make() -> duals.Activation:
             k = a.n_params
             both = lambda u, *p: (a.fn(u, *p[:k]) * b.fn(u, *p[k:])).astype(u.dtype)
-            return duals.Activation(both, n_params=k + b.n_params)
+            return duals.shared(both, n_params=k + b.n_params)
 
         return self._once(("product", id(a), id(b)), (a, b), make)
 
     def derivative(self, a: duals.Activation) -> duals.Activation:
         """U -> a'(u), as automatic differentiation gives it."""
-
-        def make() -> duals.Activation:
-            def slope(u: Any, *p: Any) -> Any:
-                u = jnp.asarray(u)
-                out = jax.jvp(lambda t: a.fn(t, *p), (u,), (jnp.ones_like(u),))[1]
-                return out.astype(u.dtype)
-
-            return duals.Activation(slope, n_params=a.n_params)
-
-        return self._once(("derivative", id(a)), (a,), make)
+        return self._once(("derivative", id(a)), (a,), lambda: a.prime)
 
     def has_jump(self, a: duals.Activation) -> bool:
         """Whether a function jumps: its weak derivative is then no function."""
-        return self._once(("jump", id(a)), (a,), lambda: _jumps(a))
+        return _remembered(_JUMPS, a, lambda: _jumps(a))
+
+    def series(self, nodes: Iterable[n.Node]) -> bool:
+        """Whether some of these nodes has no closed form, so that its moments are a program."""
+        return any(self.of(x).form is None for x in nodes if isinstance(x, n.Apply))
 
     def kinked(self) -> bool:
         """Whether some function made so far has a kink, where close inputs lose digits."""
@@ -69,14 +65,9 @@ class Activations:
             For a derivative that is infinite at the origin, like that of a square root.
         """
         activation = self.of(node)
-        if activation.n_params:
-            return
-        slope = self.derivative(activation).fn
-        with np.errstate(all="ignore"), jax.ensure_compile_time_eval():
-            points = jnp.asarray([-1e-12, 1e-12, -1e-6, 1e-6])
-            near, far = np.abs(np.asarray(slope(points), np.float64)).reshape(2, 2)
-        # A slope like |u|^-1/2 or steeper grows by 10^3 between the two.
-        if np.all(np.isfinite(near)) and np.all(near <= 800 * far + 1e-3):
+        if activation.n_params or _remembered(
+            _SLOPES, activation, lambda: _slope_is_bounded(activation)
+        ):
             return
         raise NotGaussianError(
             f"the derivative of `{_name(node)}` is infinite at zero",
@@ -93,6 +84,24 @@ class Activations:
         return self._table[key]
 
 
+_FINITE: WeakKeyDictionary = WeakKeyDictionary()
+_SLOPES: WeakKeyDictionary = WeakKeyDictionary()
+_JUMPS: WeakKeyDictionary = WeakKeyDictionary()
+"""What was found out about each function, for as long as somebody uses it."""
+
+
+def _remembered(table: WeakKeyDictionary, a: duals.Activation, find: Callable[[], bool]) -> bool:
+    if a not in table:
+        table[a] = find()
+    return table[a]
+
+
+def _values(fn: Function, points: np.ndarray, dtype: Any = None) -> np.ndarray:
+    """The function at these points, now, also while the caller is being traced."""
+    with np.errstate(all="ignore"), jax.ensure_compile_time_eval():
+        return np.asarray(jax.jit(fn)(jnp.asarray(points, dtype)), np.float64)
+
+
 def _make(node: n.Apply) -> duals.Activation:
     def function(u: Any, *parameters: Any) -> Any:
         u = jnp.asarray(u)
@@ -100,11 +109,12 @@ def _make(node: n.Apply) -> duals.Activation:
         shape = jnp.broadcast_shapes(u.shape, *(jnp.shape(p) for p in parameters))
         return jnp.broadcast_to(out, shape).astype(u.dtype)
 
-    check_finite(node)
-    return duals.Activation(function, n_params=len(node.values))
+    activation = duals.shared(function, n_params=len(node.values))
+    check_finite(node, activation)
+    return activation
 
 
-def check_finite(node: n.Apply) -> None:
+def check_finite(node: n.Apply, activation: duals.Activation) -> None:
     """Refuse functions without a second moment under a Gaussian.
 
     Raises
@@ -112,29 +122,35 @@ def check_finite(node: n.Apply) -> None:
     NotGaussianError
         For a pole, the logarithm of a negative number, or growth like exp(u²).
     """
-    if node.values:
-        return
-    grid = np.concatenate([np.linspace(-9, 9, 1441), [-1e-300, 1e-300, -0.4371, 0.7913]])
-    with np.errstate(all="ignore"), jax.ensure_compile_time_eval():
-        out = np.asarray(evaluate(node.expression, grid), np.float64)
-        tail = np.asarray(evaluate(node.expression, np.array([-30.0, 30.0])), np.float64)
-    name = _name(node)
-    grows = np.any(np.abs(tail) > 1e34) or not np.all(np.isfinite(tail))
-    inner = np.abs(out[:1441])
-    with np.errstate(all="ignore"):
-        neighbours = np.maximum(inner[:-8], inner[8:])
-        spikes = inner[4:-4] > 1e3 * (neighbours + 1e-3 * np.median(inner) + 1e-30)
-    poles = np.any(spikes & (inner[4:-4] > 1e2))
-    if np.all(np.isfinite(out)) and not grows and not poles:
+    if node.values or _remembered(_FINITE, activation, lambda: _is_finite(activation)):
         return
     raise NotGaussianError(
-        f"`{name}` is not finite, or grows too fast, on a Gaussian value",
+        f"`{_name(node)}` is not finite, or grows too fast, on a Gaussian value",
         why="its second moment under a Gaussian does not exist (a pole, the logarithm of a "
         "negative number, or growth like exp(u²)).",
         remedy="bound the argument, for instance add a positive constant to a denominator that "
         "is a square.",
         where=node.where,
     )
+
+
+def _is_finite(activation: duals.Activation) -> bool:
+    points = [np.linspace(-9, 9, 1441), [-1e-300, 1e-300, -0.4371, 0.7913], [-30.0, 30.0]]
+    out = _values(activation.fn, np.concatenate(points))
+    tail = out[-2:]
+    if np.any(np.abs(tail) > 1e34) or not np.all(np.isfinite(out)):
+        return False
+    inner = np.abs(out[:1441])
+    neighbours = np.maximum(inner[:-8], inner[8:])
+    spikes = inner[4:-4] > 1e3 * (neighbours + 1e-3 * np.median(inner) + 1e-30)
+    return not np.any(spikes & (inner[4:-4] > 1e2))
+
+
+def _slope_is_bounded(activation: duals.Activation) -> bool:
+    slopes = _values(activation.prime.fn, np.array([-1e-12, 1e-12, -1e-6, 1e-6]))
+    near, far = np.abs(slopes).reshape(2, 2)
+    # A slope like |u|^-1/2 or steeper grows by 10^3 between the two.
+    return bool(np.all(np.isfinite(near)) and np.all(near <= 800 * far + 1e-3))
 
 
 def _name(node: n.Apply) -> str:
@@ -146,8 +162,9 @@ def _jumps(a: duals.Activation) -> bool:
     rng = np.random.default_rng(0)
     trials = [[]] if a.n_params == 0 else [rng.uniform(-2, 2, a.n_params) for _ in range(8)]
     with np.errstate(all="ignore"), jax.ensure_compile_time_eval():
+        run = jax.jit(a.fn)
         for trial in trials:
-            call = lambda u, p=trial: np.asarray(a.fn(jnp.asarray(u), *map(jnp.asarray, p)))
+            call = lambda u, p=trial: np.asarray(run(jnp.asarray(u), *map(jnp.asarray, p)))
             grid = np.linspace(-8.0, 8.0, 4096) + 0.00123
             values = call(grid)
             order = np.argsort(-np.abs(np.diff(values)))[:64]

@@ -33,4 +33,6 @@ def dual(
 
 def barrier(array: Any) -> Any:
     """Keep layers apart: fused into each other, the lower ones are computed for every use."""
-    return array if array is ZERO else jax.lax.optimization_barrier(array)
+    if array is ZERO or not isinstance(array, jax.core.Tracer):
+        return array
+    return jax.lax.optimization_barrier(array)

@@ -11,9 +11,15 @@ import math
 from dataclasses import dataclass, replace
 
 from widelimit.errors import AmbiguousScaleError, Where
+from widelimit.graph import nodes as n
+from widelimit.graph.build import Builder
+from widelimit.graph.sizes import NOTHING, Size
 
 SETTLED = 0.3
 """A value that grows slower than width to this power is taken to have converged."""
+
+SMALLEST = 50.0
+"""Logarithms of sizes are cut off here: a product with zero has none."""
 
 LINEAR = {"neg", "copy", "copy_p", "convert_element_type", "stop_gradient", "reduce_precision",
           "abs", "real"}
@@ -37,12 +43,15 @@ class Average:
         negative.
     vanishing
         The value is zero in the limit, and at finite width nothing but fluctuation.
+    size
+        The logarithm of the value's size, apart from its growth with the width.
     """
 
     width: int
     exponent: float
     relative: bool
     vanishing: bool
+    size: float = 0.0
 
     @property
     def settled(self) -> bool:
@@ -109,7 +118,8 @@ def after(name: str, operands: list[Seen], where: Where | None) -> Average | Non
         if name not in ("add", "sub", "add_any") and not settled and not relative:
             raise refuse(name, worst, where)
         vanishing = len(records) == len(operands) and all(r.vanishing for r in records)
-        return Average(worst.width, worst.exponent, relative, vanishing)
+        size = max(r.size for r in records)
+        return Average(worst.width, worst.exponent, relative, vanishing, size)
     if name in ("pow", "integer_pow") or name in POWERS:
         return _power(name, operands, where)
     if not settled or (name in JUMPS and any(r.vanishing for r in records)):
@@ -131,6 +141,7 @@ def _product(operands: list[Seen]) -> Average | None:
             left.average.exponent + right.average.exponent,
             left.average.relative and right.average.relative,
             left.average.vanishing or right.average.vanishing,
+            left.average.size + right.average.size,
         )
     return left.average if right.constant is None else left.average.times(right.constant)
 
@@ -145,10 +156,11 @@ def _quotient(operands: list[Seen], where: Where | None) -> Average | None:
         raise refuse("div", below, where)
     drop = below.exponent if below.relative else min(below.exponent, 0.0)
     if top.average is None:
-        return Average(below.width, -drop, below.relative, False)
+        return Average(below.width, -drop, below.relative, False, -below.size)
     return Average(
         max(below.width, top.average.width), top.average.exponent - drop,
         top.average.relative and below.relative, top.average.vanishing,
+        top.average.size - below.size,
     )
 
 
@@ -165,5 +177,37 @@ def _power(name: str, operands: list[Seen], where: Where | None) -> Average:
         raise refuse(name, record, where)
     even = whole and power % 2 == 0 and not record.vanishing and record.settled
     return replace(
-        record, exponent=record.exponent * power, relative=record.relative or even
+        record, exponent=record.exponent * power, relative=record.relative or even,
+        size=record.size * power,
     )
+
+
+def follow(b: Builder, node: n.Node, average: Average | None) -> None:
+    """Remember the size of a value; refuse a field that consists of what was dropped.
+
+    Raises
+    ------
+    AmbiguousScaleError
+        If a factor of the width makes the fluctuation of a mean matter.
+    """
+    if isinstance(node, n.Value):
+        if average is not None:
+            log = math.log(max(average.width, 2))
+            whole = average.exponent * log + max(average.size, -SMALLEST)
+            b.sizes.note(
+                node, Size(NOTHING if average.vanishing else whole, whole - log / 2, average.width)
+            )
+        return
+    size = b.sizes.of(node)
+    if size.dropped == NOTHING:
+        return
+    small = (SETTLED - 0.5) * math.log(max(size.width, 2))
+    if size.dropped > small and size.dropped - size.kept > small:
+        raise AmbiguousScaleError(
+            f"the fluctuation of a mean over {size.width} channels is scaled up",
+            why="in the limit the mean is replaced by its expectation; what is left out shrinks "
+            "as 1/sqrt(width), but a factor that grows with the width makes it as large as the "
+            "rest.",
+            remedy="drop the factor, or add the mean to something that is scaled with it.",
+            where=b.where,
+        )

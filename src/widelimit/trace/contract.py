@@ -86,8 +86,12 @@ def _with_parameter(
     dims: Dims,
     *,
     parameter_first: bool,
+    beside: int = 0,
 ) -> Operand:
-    """``dims.left`` speaks of the parameter, ``dims.right`` of the operand."""
+    """``dims.left`` speaks of the parameter, ``dims.right`` of the operand.
+
+    ``beside`` is the size of what the operand is joined with, in the same sum.
+    """
     if isinstance(u, Concatenation):
         return _parameter_with_pieces(b, leaves, p, u, dims, parameter_first=parameter_first)
     if isinstance(u, Parameter):
@@ -164,7 +168,7 @@ def _with_parameter(
             averaged *= u.size(x) if isinstance(x, Channel) else 1
             count *= u.size(x)
     if not u.known and not is_constant_field(u.node):
-        narrow(b, averaged)
+        narrow(b, averaged + beside)
     kept = [x.axis for x in batch_atoms if isinstance(x, Position)]
     kept += [x.axis for k in u_free for x in u.axes[k] if isinstance(x, Position)]
     separate = tuple(
@@ -266,7 +270,10 @@ def _parameter_with_pieces(
             window[axis] = slice(start, start + size)
             q = replace(p, index=p.index[tuple(window)])
         results.append(
-            _with_parameter(b, leaves, q, piece, dims, parameter_first=parameter_first)
+            _with_parameter(
+                b, leaves, q, piece, dims, parameter_first=parameter_first,
+                beside=u.shape[u.axis] - size if u.axis in dims.right_contract else 0,
+            )
         )
         start += size
     if u.axis in dims.right_contract:

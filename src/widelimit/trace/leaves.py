@@ -21,12 +21,16 @@ from widelimit.trace.arrays import Array, Atom, Channel, Operand, Parameter, Rep
 
 @dataclass(frozen=True)
 class Leaf:
-    """One parameter array: its name, its mean, and whether it is the same in every draw."""
+    """One parameter array: its name, its mean, and whether it is the same in every draw.
+
+    ``std`` is only a hint of size: None where it is not a number yet.
+    """
 
     name: str
     shape: tuple[int, ...]
     mean: float
     constant: bool
+    std: float | None = None
 
 
 @dataclass

@@ -22,7 +22,7 @@ from widelimit.trace.arrays import (
     is_constant,
     known_array,
 )
-from widelimit.trace.averages import Average, Seen, after, refuse
+from widelimit.trace.averages import Average, Seen, after, follow, refuse
 from widelimit.trace.functions import is_nonnegative, read_together
 
 Elementwise = Callable[..., Any]
@@ -59,6 +59,7 @@ def _known(b: Builder, name: str, function: Elementwise, arrays: list[Array], dt
 
     arguments = tuple(p.node for p in together.parts)
     node = b.compute(name, call, arguments, together.shape, dtype)  # type: ignore[arg-type]
+    follow(b, node, record)
     return Array(node, together.axes, record)
 
 

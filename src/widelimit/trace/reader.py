@@ -24,7 +24,7 @@ from widelimit.trace.arrays import (
     known_array,
     materialise,
 )
-from widelimit.trace.averages import refuse
+from widelimit.trace.averages import follow, refuse
 from widelimit.trace.leaves import Leaf, Leaves, as_array
 from widelimit.trace.structure import known_shaped
 
@@ -57,7 +57,7 @@ class Reader:
     """The state of one walk: the builder, the parameters, and the line being read."""
 
     def __init__(self, leaves: tuple[Leaf, ...]) -> None:
-        self.b = Builder()
+        self.b = Builder(tuple(leaf.std for leaf in leaves))
         self.leaves = Leaves(leaves)
 
     def array(self, operand: Operand) -> Array:
@@ -79,12 +79,14 @@ class Reader:
             outer = self.b.where
             self.b.where = where_of(eqn) or outer
             results = self.equation(eqn, [look_up(v) for v in eqn.invars])
-            self.b.where = outer
             for v, result in zip(eqn.outvars, results):
                 if result.shape != tuple(v.aval.shape):
                     msg = f"{eqn.primitive.name}: read {result.shape}, program {v.aval.shape}"
                     raise AssertionError(msg)
+                if isinstance(result, Array):
+                    follow(self.b, result.node, result.average)
                 env[v] = result
+            self.b.where = outer
         return [look_up(v) for v in jaxpr.outvars]
 
     def equation(self, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:

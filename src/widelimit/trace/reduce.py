@@ -12,7 +12,7 @@ import numpy as np
 from widelimit.graph import nodes as n
 from widelimit.graph.build import Builder
 from widelimit.trace.arrays import Array, Atom, Channel, Position, Repeat
-from widelimit.trace.averages import Average
+from widelimit.trace.averages import SMALLEST, Average
 from widelimit.trace.leaves import NARROW_MEAN, narrow
 from widelimit.trace.pointwise import elementwise, nonnegative
 
@@ -79,5 +79,6 @@ def _over_width(b: Builder, a: Array, axes: tuple[int, ...]) -> Array:
     )
     value = Array(mean, as_value)
     total = reduce_sum(b, value, axes)
-    record = Average(width, 1.0, nonnegative(a.node), n.zero_mean(a.node))
+    size = max(b.sizes.of(a.node).kept, -SMALLEST)
+    record = Average(width, 1.0, nonnegative(a.node), n.zero_mean(a.node), size)
     return replace(total, average=record)

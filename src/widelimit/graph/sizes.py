@@ -1,0 +1,101 @@
+"""How large a node is, and how large what the law of large numbers left out of it.
+
+A mean over n channels is read as its expectation; its fluctuation, smaller by n^(-1/2), is
+dropped. That is right as long as the fluctuation stays small beside the field it ends up in. A
+factor that grows with the width, on a field whose other terms are small, undoes it: in
+``tanh(h) + sqrt(n) * (mean(h) + 0 * h)`` the mean alone is zero in the limit, and the product is
+a random number of order one. Sizes are followed here as natural logarithms through every node.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from widelimit.graph import nodes as n
+
+NOTHING = -math.inf
+
+
+@dataclass(frozen=True)
+class Size:
+    """Logarithms of the size of what is kept and of what was dropped.
+
+    ``width`` is the number of channels of the mean whose fluctuation was dropped.
+    """
+
+    kept: float = 0.0
+    dropped: float = NOTHING
+    width: int = 0
+
+    def times(self, other: Size) -> Size:
+        """The size of a product."""
+        dropped = max(
+            self.dropped + other.kept, self.kept + other.dropped, self.dropped + other.dropped
+        )
+        return Size(self.kept + other.kept, dropped, max(self.width, other.width))
+
+
+class Sizes:
+    """The sizes of the nodes of one graph; inputs and layers of unknown scale count as one."""
+
+    def __init__(self, stds: tuple[float | None, ...] = ()) -> None:
+        self._stds = stds
+        self._known: dict[n.Node, Size] = {}
+
+    def note(self, value: n.Value, size: Size) -> None:
+        """Remember the size of a value that came from a sum over width."""
+        self._known[value] = size
+
+    def of(self, node: n.Node) -> Size:
+        """The size of a node."""
+        if node not in self._known:
+            self._known[node] = self._find(node)
+        return self._known[node]
+
+    def _find(self, node: n.Node) -> Size:
+        match node:
+            case n.Constant(array=array):
+                numbers = np.abs(np.asarray(array, np.complex128))
+                return Size(_log(float(np.max(numbers, initial=0.0))))
+            case n.Compute(arguments=arguments):
+                # A value is of order one whatever it was made of; what it dropped stays.
+                inner = [self.of(a) for a in arguments]
+                return _sum([Size(), *(Size(0.0, s.dropped, s.width) for s in inner)])
+            case n.Source(operand=operand):
+                terms = math.prod(node.draw.index.shape[-1:])
+                return self.of(operand).times(self._weight(node, terms))
+            case n.Entry():
+                return self._weight(node, 1)
+            case n.Tangent(factor=factor):
+                return self.of(factor.node).times(Size(_log(abs(node.scale))))
+            case n.Scale(factor=factor, operand=operand):
+                return self.of(factor.node).times(self.of(operand.node))
+            case n.Product(factors=factors):
+                size = Size()
+                for f in factors:
+                    size = size.times(self.of(f.node))
+                return size
+            case n.Apply(root=root, values=values):
+                inner_size = _sum([self.of(p.node) for p in (root, *values)])
+                return Size(min(inner_size.kept, 0.0), inner_size.dropped, inner_size.width)
+            case n.Field():
+                return _sum([self.of(p.node) for p in node.parts])
+        return Size()
+
+    def _weight(self, node: n.Source | n.Entry, terms: int) -> Size:
+        """A parameter's factor; where its std is not known yet, the layer is of order one."""
+        std = self._stds[node.draw.leaf] if node.draw.leaf < len(self._stds) else None
+        return Size() if std is None else Size(_log(abs(node.scale) * std * math.sqrt(terms)))
+
+
+def _sum(sizes: list[Size]) -> Size:
+    return Size(
+        max(s.kept for s in sizes), max(s.dropped for s in sizes), max(s.width for s in sizes)
+    )
+
+
+def _log(x: float) -> float:
+    return math.log(x) if x > 0 else NOTHING
