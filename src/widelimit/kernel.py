@@ -49,6 +49,7 @@ class _Cache:
         self.constant = tuple(_is_zero(p.std) for p in description.priors)
         self.graphs: dict[Any, tuple[Graph, Activations]] = {}
         self.compiled: dict[Any, Callable[..., Any]] = {}
+        self.staged: dict[Any, bool] = {}
 
 
 @jax.tree_util.register_pytree_node_class
@@ -193,7 +194,7 @@ class Kernel:
             out, _ = run(self.stds, leaves1, leaves2, None, True)
             return _as_output(graph, out)
 
-        staged = activations.series(graph.nodes)
+        staged = self._staged(graph, activations, kinds)
 
         def block(a: list[Any], b: list[Any] | None, real: tuple[int, int]) -> list[Any]:
             for careful in (False, True):
@@ -211,7 +212,7 @@ class Kernel:
             return [x for one in out for x in one]  # type: ignore[union-attr]
 
         count = max(leaves1[0].shape[0], (leaves2 or leaves1)[0].shape[0])
-        size = tile_size(TILE, self._bytes_per_pair(graph, leaves1), MEMORY)
+        size = tile_size(TILE, self._bytes_per_pair(graph, leaves1, staged=staged), MEMORY)
         if count <= size:
             n1, n2 = leaves1[0].shape[0], (leaves2 or leaves1)[0].shape[0]
             flat = block(leaves1, leaves2, (n1, n2))
@@ -220,12 +221,26 @@ class Kernel:
         per = len(graph.outputs)
         return _as_output(graph, [flat[i : i + per] for i in range(0, len(flat), per)])
 
+    def _staged(self, graph: Graph, activations: Activations, kinds: tuple[str, ...]) -> bool:
+        """Whether to run step by step, so that a series is compiled once for all layers.
+
+        Closed forms are compiled together instead, into one program for the whole network.
+        """
+        key = (id(graph), kinds)
+        if key not in self._cache.staged:
+            self._cache.staged[key] = activations.series(graph.nodes, derivative="ntk" in kinds)
+        return self._cache.staged[key]
+
     @staticmethod
-    def _bytes_per_pair(graph: Graph, leaves: list[Any]) -> int:
-        """A bound on what one pair of examples needs while it is computed."""
+    def _bytes_per_pair(graph: Graph, leaves: list[Any], *, staged: bool) -> int:
+        """A bound on what one pair of examples needs while it is computed.
+
+        Step by step every moment stays until the end; a compiled program lets go of them.
+        """
         fields = [x for x in reachable([o.node for o in graph.outputs]) if isinstance(x, n.Field)]
         largest = max((int(np.prod(f.shape, dtype=int)) ** 2 for f in fields), default=1)
-        return 12 * largest * np.dtype(_dtype(leaves)).itemsize
+        held = max(12, 4 * len(fields)) if staged else 12
+        return held * largest * np.dtype(_dtype(leaves)).itemsize
 
     def _evaluate(
         self,
@@ -264,7 +279,7 @@ class Kernel:
             )
             return [[_diagonal_block(ev, out, kind) for out in graph.outputs] for kind in kinds]
 
-        if activations.series(graph.nodes):
+        if self._staged(graph, activations, kinds):
             return _as_output(graph, run(self.stds, jax.tree.leaves(x)))
         key = (id(graph), kinds, "diagonal")
         if key not in self._cache.compiled:

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from oracle.numeric import run
 from program import Program
 
 import widelimit as wl
@@ -66,27 +67,19 @@ def primitives_of(jaxpr: Any, into: Counter[str]) -> None:
                 primitives_of(inner, into)
 
 
-def sampler(f: Any, shapes: dict[str, tuple[int, ...]], x: Any, *, chunk: int) -> Any:
-    """A function of a key giving ``chunk`` draws of both kernels, (R, outputs, ...)."""
+def sampler(f: Any, shapes: dict[str, tuple[int, ...]], x: Any) -> Any:
+    """A function of a NumPy generator giving one draw of both kernels, one array per output."""
 
     def outputs(p: Any) -> list[Any]:
         out = jax.tree.leaves(jax.vmap(lambda z: f(p, z))(x))
         return [o.reshape(o.shape[0], -1, o.shape[-1]) for o in out]
 
-    def one(key: Any) -> list[Any]:
-        key, sub = jax.random.split(key)
-        keys = jax.random.split(key, len(shapes))
-        p = {name: jax.random.normal(k, s) for k, (name, s) in zip(keys, shapes.items())}
+    def one(p: Any, signs: Any) -> list[Any]:
         nngp = [
             jnp.einsum("amk,bnk->abmn", o, o) / o.shape[-1] for o in outputs(p)
         ]
-
-        def projected(p: Any) -> list[Any]:
-            out = outputs(p)
-            signs = [jax.random.rademacher(jax.random.fold_in(sub, o.shape[-1]), (o.shape[-1],))
-                     for o in out]
-            return [o @ s / math.sqrt(o.shape[-1]) for o, s in zip(out, signs)]
-
+        # One random combination of the channels, whose expectation is the mean over channels.
+        projected = lambda p: [o @ s / math.sqrt(o.shape[-1]) for o, s in zip(outputs(p), signs)]
         value, back = jax.vjp(projected, p)
         ntk = []
         for i, v in enumerate(value):
@@ -100,8 +93,18 @@ def sampler(f: Any, shapes: dict[str, tuple[int, ...]], x: Any, *, chunk: int) -
             ntk.append(gram.reshape(b, m, b, m).transpose(0, 2, 1, 3))
         return [nngp, ntk]
 
-    # Not jitted: the single operations are compiled once for all networks of a run.
-    return lambda key: jax.vmap(one)(jax.random.split(key, chunk))
+    struct = lambda shape: jax.ShapeDtypeStruct(shape, jnp.float64)
+    p = {name: struct(s) for name, s in shapes.items()}
+    signs = [struct((o.shape[-1],)) for o in jax.eval_shape(outputs, p)]
+    program = jax.make_jaxpr(one)(p, signs)
+    structure = jax.tree.structure(jax.eval_shape(one, p, signs))
+
+    def draw(rng: np.random.Generator) -> list[list[np.ndarray]]:
+        values = [rng.normal(size=s.shape) for s in jax.tree.leaves(p)]
+        random = [rng.choice([-1.0, 1.0], size=s.shape) for s in signs]
+        return jax.tree.unflatten(structure, run(program, *values, *random))
+
+    return draw
 
 
 def ours(kernel: Any, x: Any, f: Any, p: Any) -> list[list[np.ndarray]]:
@@ -127,7 +130,7 @@ def ours(kernel: Any, x: Any, f: Any, p: Any) -> list[list[np.ndarray]]:
 
 def worst(sample: list[np.ndarray], exact: np.ndarray, n: int) -> tuple[float, str]:
     """The largest deviation in units of its allowance, over the entries of one kernel."""
-    draws = np.concatenate(sample)
+    draws = np.stack(sample)
     if not np.all(np.isfinite(exact)):
         finite = np.all(np.isfinite(draws))
         return (math.inf, "not finite") if finite else (0.0, "")
@@ -173,13 +176,12 @@ def judge(program: Program) -> Verdict:
             inside = [f"{s.filename}:{s.lineno}" for s in frames if "widelimit" in s.filename]
             verdict.detail = f"{str(crash)[:300]}\n{' < '.join(inside[::-1][:4])}"
             return verdict
-        chunk = 8 if n <= 128 else 2 if n <= 512 else 1
-        draw = sampler(f, shapes, x, chunk=chunk)
-        samples = [draw(jax.random.key(1000 * stage + i)) for i in range(count // chunk)]
+        draw = sampler(f, shapes, x)
+        samples = [draw(rng) for _ in range(count)]
         z, text = 0.0, ""
         for k, name in enumerate(("nngp", "ntk")):
             for o in range(len(exact[k])):
-                got, said = worst([np.asarray(s[k][o]) for s in samples], exact[k][o], n)
+                got, said = worst([s[k][o] for s in samples], exact[k][o], n)
                 if got >= z:
                     z, text = got, f"{name}[{o}]{said}"
         verdict.z, verdict.stage = z, stage

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import widelimit as wl
+from oracle.numeric import run
 
 from .networks import ROWS, Row
 
@@ -16,12 +17,9 @@ DRAWS = 48
 
 def sampled(row: Row, x, draws=DRAWS):
     """Means over draws and channels of the finite kernels, with standard errors."""
-    shapes = row.params
+    rng = np.random.default_rng(7)
 
-    @jax.jit
-    def one(key):
-        keys = jax.random.split(key, len(shapes))
-        p = [jax.random.normal(k, s.shape, s.dtype) for k, s in zip(keys, shapes)]
+    def one(p):
         y, pull = jax.vjp(lambda q: jax.vmap(lambda t: row.f(q, t))(x), p)
         flat = y.reshape(-1, y.shape[-1])
         nngp = flat @ flat.T / y.shape[-1]
@@ -38,10 +36,10 @@ def sampled(row: Row, x, draws=DRAWS):
             )
         return nngp, total / 2
 
-    keys = jax.random.split(jax.random.key(7), draws)
-    nngps, ntks = jax.lax.map(one, keys)
-    stats = lambda k: (np.asarray(k.mean(0)), np.asarray(k.std(0, ddof=1)) / np.sqrt(draws))
-    return stats(nngps), stats(ntks)
+    program = jax.make_jaxpr(one)(row.params)
+    samples = [run(program, *(rng.normal(size=s.shape) for s in row.params)) for _ in range(draws)]
+    stats = lambda k: (np.mean(k, 0), np.std(k, 0, ddof=1) / np.sqrt(draws))
+    return tuple(stats(np.stack(k)) for k in zip(*samples))
 
 
 def flat(kernel_matrix):

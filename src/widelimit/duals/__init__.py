@@ -5,6 +5,7 @@ from ._activation import Activation as Activation
 from ._certificate import certificate as certificate
 from ._pair import Pair as Pair
 from ._pair import difference as difference
+from ._pair import is_closed as is_closed
 from ._pair import mean as mean
 from ._pair import mean_derivative as mean_derivative
 from ._pair import pair as pair

@@ -10,8 +10,8 @@ from ._activation import WeakDerivative
 from ._atoms import ExpPoly
 from ._closed import form_pair
 from ._geometry import geometry
-from ._line import is_traced
 from ._hermite import hermite_difference, hermite_sum, series, terms
+from ._line import is_traced
 from ._moments import floor_variance, mean_value, second_value, slope_value
 from ._plane import plane
 from ._sums import instantiate, is_zero
@@ -108,6 +108,14 @@ def affine_part(phi):
 @partial(jax.jit, static_argnums=(0, 1))
 def _closed(phi, psi, q1, q2, c, d):
     return form_pair(phi.form, psi.form, q1, q2, c, d)
+
+
+def has_formula(phi, psi):
+    """Whether E[phi(u) psi(v)] needs no series: a closed form, or one function is affine."""
+    if affine_part(phi) is not None or affine_part(psi) is not None:
+        return True
+    scalar = jax.ShapeDtypeStruct((), jnp.result_type(float))
+    return jax.eval_shape(partial(_closed, phi, psi), *[scalar] * 4) is not None
 
 
 def pair_value(phi, psi, q1, q2, c, d, params1, params2):

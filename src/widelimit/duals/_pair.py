@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ._closed import affine_kinked_difference, is_affine_kinked
-from ._generic import generic_difference, pair_value
+from ._generic import generic_difference, has_formula, pair_value
 from ._geometry import default_gap
 from ._kinked import kink_of, kinked_pair, kinked_second
 from ._moments import mean_value, second_value, slope_value
@@ -35,6 +35,13 @@ def prepare(q1, q2, c, d, params1, params2):
     params1 = tuple(jnp.asarray(p, c.dtype) for p in params1)
     params2 = tuple(jnp.asarray(p, c.dtype) for p in params2)
     return q1, q2, c, d, params1, params2
+
+
+def is_closed(phi, psi, *, derivative=False):
+    """Whether :func:`pair` is a formula for these two, and not a series summed by a program."""
+    if kink_of(phi, derivative) is not None and kink_of(psi, derivative) is not None:
+        return True
+    return has_formula(phi, psi) and (not derivative or has_formula(phi.prime, psi.prime))
 
 
 def pair(phi, psi, q1, q2, c, *, params1=(), params2=(), d=None, derivative=False):

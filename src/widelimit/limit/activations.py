@@ -47,9 +47,15 @@ class Activations:
         """Whether a function jumps: its weak derivative is then no function."""
         return _remembered(_JUMPS, a, lambda: _jumps(a))
 
-    def series(self, nodes: Iterable[n.Node]) -> bool:
-        """Whether some of these nodes has no closed form, so that its moments are a program."""
-        return any(self.of(x).form is None for x in nodes if isinstance(x, n.Apply))
+    def series(self, nodes: Iterable[n.Node], *, derivative: bool) -> bool:
+        """Whether some moment of these nodes has no closed form, and is a program to compile."""
+        pairs: dict[tuple, tuple] = {}
+        functions = [(x, self.of(x)) for x in nodes if isinstance(x, n.Apply)]
+        for i, (x, f) in enumerate(functions):
+            for y, g in functions[i:]:
+                if f is g or set(x.draws) & set(y.draws):
+                    pairs[id(f), id(g)] = f, g
+        return not all(duals.is_closed(*p, derivative=derivative) for p in pairs.values())
 
     def kinked(self) -> bool:
         """Whether some function made so far has a kink, where close inputs lose digits."""

@@ -1,0 +1,1 @@
+"""Oracles that share no code with the library, nor with XLA."""
