@@ -12,10 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from oracle.numeric import run
 from program import Program
 
 import widelimit as wl
+from oracle.numeric import run
 
 STAGES = ((128, 16), (512, 24), (1024, 48))
 """Width and number of draws, from cheap to certain; a stage runs only if the last one doubts."""

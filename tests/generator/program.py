@@ -121,7 +121,7 @@ ILLEGAL = (
     "max_pool", "sort", "softmax", "transpose", "sum_of_activations", "sqrt_logits", "roll",
     "random_gate", "noise", "argmax", "tie", "overlap", "constant_matrix", "norm_power", "while",
     "shared_columns", "mean_weight", "top", "flip", "prod", "repeat_channels", "data_cond",
-    "difference_of_sums", "stacked_sums", "rescaled_mean", "mixed_sums", "sum_readout",
+    "difference_of_sums", "stacked_sums", "rescaled_mean", "mean_on_a_field", "difference_of_means", "unscaled_bilinear", "amplified_norm", "mixed_sums", "sum_readout",
     "cumsum_width", "pole",
 )
 
@@ -556,6 +556,18 @@ class Writer:
                 a, b = self.dense(v), self.dense(v)
                 return same(f"{h} * (1 + jnp.stack([jnp.sum({a.name} * {b.name}), "
                             f"jnp.sum({a.name} ** 2 - {b.name} ** 2)]) / jnp.sqrt(n))[1]")
+            case "mean_on_a_field":
+                tiny = self.r.choice(["0.0 * {}", "{} / ({w})", "({} - {}.mean()) / ({w}) ** 2"])
+                tiny = tiny.replace("{w}", w).replace("{}", h)
+                return same(f"{h} + jnp.sqrt({w}) * ({h}.mean() + {tiny})")
+            case "difference_of_means":
+                a = self.dense(v)
+                return same(f"{h} + jnp.sqrt({w}) * ((jnp.mean({h} ** 2) - jnp.mean({h} * {h}))"
+                            f" + (jnp.mean({a.name}) - jnp.mean(-{a.name})) + 0.0 * {h})")
+            case "unscaled_bilinear" if w == "n" and not t:
+                return same(f"{h} * (1 + ({h} @ {self.param('n, n')}) @ {h} / n)")
+            case "amplified_norm":
+                return same(f"jnp.tanh(({h} - {h}.mean()) / {h}.std() * ({w}))")
             case "rescaled_mean":
                 return same(f"{h} * (1 + jnp.sqrt({w}) * {h}.mean())")
             case "mixed_sums":

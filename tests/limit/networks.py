@@ -124,6 +124,13 @@ ROWS = (
         erf(_first(p, x))), BODY),
     Row("biases", lambda p, x: dense(p[3], relu(dense(p[1], relu(
         _first(p, x) + 0.3 * p[4])) + 0.2 * p[5])), (*BODY, (N,), (N,))),
+    Row("shifted_bias", lambda p, x: dense(p[3], erf(dense(p[1], relu(
+        _first(p, x) + 0.5 * (p[4] + 1.0))) - 0.8 * (0.3 - p[5]))), (*BODY, (N,), (N,))),
+    Row("shifted_tokens", lambda p, xs: dense(p[2], relu(
+        jnp.cos(jnp.arange(12.0)).reshape(3, 4) @ (xs @ p[0].T + 0.5 * (p[1] + 1.0))).sum(0)),
+        ((N, 5), (N,), (OUT, N)), (4, 5)),
+    Row("shifted_gate", lambda p, x: (lambda h: dense(p[3], (0.5 * (dense(p[1], h) + 1.0))
+        * (0.7 * (2.0 - dense(p[2], h)))))(erf(_first(p, x))), BODY),
     Row("shared_weights", lambda p, x: dense(p[3], erf(dense(p[1], erf(dense(
         p[1], _first(p, x)))))), BODY),
     Row("shared_residual", lambda p, x: (lambda h: dense(p[3], erf(

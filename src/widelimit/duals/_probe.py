@@ -20,16 +20,24 @@ def double_precision():
 
 def elementwise_derivative(fn, index=0):
     """Return the autodiff derivative of ``fn(u, *params)`` in argument ``index``, elementwise."""
+    reverse_only = []
 
     def derivative(*args):
         dtype = jnp.result_type(*args)
         shape = jnp.broadcast_shapes(*(jnp.shape(a) for a in args))
         args = [jnp.broadcast_to(jnp.asarray(a, dtype), shape) for a in args]
+        ones = jnp.ones(shape, dtype)
 
         def along(x):
             return jnp.broadcast_to(fn(*args[:index], x, *args[index + 1 :]), shape)
 
-        return jax.jvp(along, (args[index],), (jnp.ones(shape, dtype),))[1]
+        if not reverse_only:
+            # A custom_vjp function has a derivative in reverse mode only.
+            struct = jax.ShapeDtypeStruct(shape, dtype)
+            reverse_only.append("custom_vjp_call" in str(jax.make_jaxpr(along)(struct)))
+        if reverse_only[0]:
+            return jax.vjp(along, args[index])[1](ones)[0]
+        return jax.jvp(along, (args[index],), (ones,))[1]
 
     return derivative
 

@@ -1,4 +1,9 @@
-"""Builders: every node is made here, once for the same contents."""
+"""Builders: every node is made here, once for the same contents.
+
+A Gaussian field with a mean is always a flat sum of known values and of fields of mean zero: sums
+are flattened, and linear operations are carried out on the values and on the fields apart. The
+formulas for Gaussian fields rely on it, as they are those of mean zero.
+"""
 
 from __future__ import annotations
 
@@ -109,7 +114,13 @@ class Builder:
 
     def add(self, shape: Shape, channels: Shape, terms: Iterable[Part]) -> n.Field:
         """The sum of parts, at least one of them a field; zeros are dropped."""
-        kept = tuple(t for t in terms if not _is_zero(t.node))
+        flat: list[Part] = []
+        for t in terms:
+            if n.shifted(t.node):
+                flat += [Part(p.node, tuple(t.dims[k] for k in p.dims)) for p in t.node.parts]  # type: ignore[attr-defined]
+            else:
+                flat.append(t)
+        kept = tuple(t for t in flat if not _is_zero(t.node))
         if len(kept) == 1:
             (only,) = kept
             as_it_is = only.node.shape == shape and only.dims == tuple(range(len(shape)))
@@ -126,6 +137,15 @@ class Builder:
         if one and operand.node.shape == shape and operand.dims == tuple(range(len(shape))):
             assert isinstance(operand.node, n.Field)
             return operand.node
+        if n.shifted(operand.node):
+            inside = lambda p: Part(p.node, tuple(operand.dims[k] for k in p.dims))
+            terms = [inside(p) for p in operand.node.parts]  # type: ignore[attr-defined]
+            scaled = [
+                self._times(shape, factor, t) if isinstance(t.node, n.Value)
+                else self.scale(shape, channels, factor, t)
+                for t in terms
+            ]
+            return self.add(shape, channels, [whole(x) for x in scaled])
         key = ("scale", shape, channels, _key(factor), _key(operand))
         return self._once(key, lambda: n.Scale(shape, channels, self.where, factor, operand))
 
@@ -208,6 +228,20 @@ class Builder:
                     return Part(node, (*rest, *range(len(untouched), len(shape))))
 
                 return self.rebuild(operand, shape, operand.channels, inside)
+        if n.shifted(operand):
+            mapped: list[n.Node] = []
+            for t in operand.parts:
+                if isinstance(t.node, n.Value):
+                    run = over_axes(function, len(operand.shape), acted)
+                    full = self._full(operand.shape, t)
+                    known = (full, *values)
+                    dtype = t.node.dtype
+                    mapped.append(self.compute(name, run, known, shape, dtype))
+                else:
+                    term = self.add(operand.shape, operand.channels, [t])
+                    options = {"selects": selects, "pure": pure, "name": name}
+                    mapped.append(self.map(term, acted, out, function, values, **options))  # type: ignore[arg-type]
+            return self.add(shape, operand.channels, [whole(x) for x in mapped])
         self._keep.append(function)
         key = ("map", id(operand), acted, out, id(function), *(id(v) for v in values))
         return self._once(
@@ -249,8 +283,54 @@ class Builder:
         """Join nodes along a position axis."""
         shape = list(pieces[0].shape)
         shape[axis] = sum(p.shape[axis] for p in pieces)
+        gaussian = all(isinstance(p, n.Value) or n.is_gaussian(p) for p in pieces)
+        if gaussian and not all(n.zero_mean(p) for p in pieces):
+            split = [self._split(p, channels) for p in pieces]
+            dtype = np.result_type(*(known.dtype for known, _ in split))
+            known = self.compute(
+                "concatenate", lambda *x: _concatenate(x, axis), tuple(k for k, _ in split),
+                tuple(shape), dtype,
+            )
+            centred = self.join(tuple(c for _, c in split), axis, channels)
+            return self.add(tuple(shape), channels, [whole(known), whole(centred)])
         key = ("join", axis, *(id(p) for p in pieces))
         return self._once(key, lambda: n.Join(tuple(shape), channels, self.where, pieces, axis))
+
+    def _full(self, shape: Shape, part: Part) -> n.Value:
+        """A value in all axes of a larger shape."""
+        assert isinstance(part.node, n.Value)
+        return self._times(shape, Part(self.constant(np.ones((), part.node.dtype)), ()), part)
+
+    def _times(self, shape: Shape, a: Part, b: Part) -> n.Value:
+        """The product of two values, in all axes of ``shape``."""
+        assert isinstance(a.node, n.Value)
+        assert isinstance(b.node, n.Value)
+        if isinstance(a.node, n.Constant) and isinstance(b.node, n.Constant):
+            return self.constant(
+                _in_axes(a.node.array, a.dims, shape) * _in_axes(b.node.array, b.dims, shape)
+            )
+
+        def product(x: Any, y: Any) -> Any:
+            return _in_axes(x, a.dims, shape) * _in_axes(y, b.dims, shape)
+
+        dtype = np.result_type(a.node.dtype, b.node.dtype)
+        return self.compute("mul", product, (a.node, b.node), shape, dtype)
+
+    def _split(self, node: n.Node, channels: Shape) -> tuple[n.Value, n.Node]:
+        """A Gaussian node as its mean and a node of mean zero, both in its own axes."""
+        zero = self.constant(np.zeros(node.shape))
+        if isinstance(node, n.Value):
+            return node, zero
+        assert isinstance(node, n.Field)
+        if not n.shifted(node):
+            return zero, node
+        known = [self._full(node.shape, t) for t in node.parts if isinstance(t.node, n.Value)]
+        rest = [t for t in node.parts if not isinstance(t.node, n.Value)]
+        total = known[0] if len(known) == 1 else self.compute(
+            "add", lambda *x: sum(x), tuple(known), node.shape,
+            np.result_type(*(k.dtype for k in known)),
+        )
+        return total, self.add(node.shape, channels, rest)
 
     def rebuild(
         self, node: n.Field, shape: Shape, channels: Shape, change: Callable[[Part], Part]
@@ -272,21 +352,16 @@ class Builder:
 
     def centred(self, node: n.Field) -> tuple[tuple[Part, ...], Part]:
         """Split a Gaussian field into its known parts and a zero-mean Gaussian."""
-        if not isinstance(node, n.Sum):
+        if not n.shifted(node):
+            if not n.zero_mean(node):
+                msg = "a Gaussian field whose mean is not written apart"
+                raise NotImplementedError(msg)
             return (), whole(node)
-        known = tuple(t for t in node.terms if isinstance(t.node, n.Value))
-        rest = tuple(t for t in node.terms if not isinstance(t.node, n.Value))
-        inner: list[Part] = []
-        for t in rest:
-            assert isinstance(t.node, n.Field)
-            deeper, core = self.centred(t.node)
-            known += tuple(Part(d.node, tuple(t.dims[k] for k in d.dims)) for d in deeper)
-            inner.append(Part(core.node, tuple(t.dims[k] for k in core.dims)))
-        if not known:
-            return (), whole(node)
-        if len(inner) == 1:
-            return known, inner[0]
-        return known, whole(self.add(node.shape, node.channels, inner))
+        known = tuple(t for t in node.parts if isinstance(t.node, n.Value))
+        rest = tuple(t for t in node.parts if not isinstance(t.node, n.Value))
+        if len(rest) == 1:
+            return known, rest[0]
+        return known, whole(self.add(node.shape, node.channels, rest))
 
 
 def over_axes(function: Callable[..., Any], rank: int, acted: tuple[int, ...]) -> Callable:
@@ -304,6 +379,24 @@ def over_axes(function: Callable[..., Any], rank: int, acted: tuple[int, ...]) -
         return call(moved)
 
     return apply
+
+
+def _in_axes(array: Any, dims: tuple[int, ...], shape: Shape) -> Any:
+    """An array whose axis k is axis ``dims[k]`` of ``shape``, in all of its axes."""
+    import jax.numpy as jnp
+
+    xp = np if isinstance(array, np.ndarray) else jnp
+    order = sorted(range(len(dims)), key=lambda k: dims[k])
+    wide = [1] * len(shape)
+    for k in dims:
+        wide[k] = shape[k]
+    return xp.broadcast_to(xp.reshape(xp.transpose(array, order), wide), shape)
+
+
+def _concatenate(arrays: tuple[Any, ...], axis: int) -> Any:
+    import jax.numpy as jnp
+
+    return jnp.concatenate(arrays, axis)
 
 
 def _all_parts(node: n.Field) -> tuple[Part, ...]:

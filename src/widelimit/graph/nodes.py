@@ -318,9 +318,16 @@ def unique_draws(draws: Any) -> tuple[Draw, ...]:
     return tuple(seen.values())
 
 
+def shifted(node: Node) -> bool:
+    """Whether this is a Gaussian field with a mean: a sum of values and of centred fields."""
+    return isinstance(node, Sum) and node.gaussian and not zero_mean(node)
+
+
 def zero_mean(node: Node) -> bool:
     """Whether a node has mean zero whatever the input."""
     match node:
+        case Constant(array=array):
+            return not np.any(array)
         case Value():
             return False
         case Source() | Entry() | Tangent():

@@ -79,8 +79,9 @@ class Sizes:
                     size = size.times(self.of(f.node))
                 return size
             case n.Apply(root=root, values=values):
-                inner_size = _sum([self.of(p.node) for p in (root, *values)])
-                return Size(min(inner_size.kept, 0.0), inner_size.dropped, inner_size.width)
+                s = _sum([self.of(p.node) for p in (root, *values)])
+                # A function may be bounded; what was dropped stays small beside its argument.
+                return Size(min(s.kept, 0.0), s.dropped - max(s.kept, 0.0), s.width)
             case n.Field():
                 return _sum([self.of(p.node) for p in node.parts])
         return Size()

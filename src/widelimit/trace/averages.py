@@ -45,6 +45,8 @@ class Average:
         The value is zero in the limit, and at finite width nothing but fluctuation.
     size
         The logarithm of the value's size, apart from its growth with the width.
+    cancels
+        The value may be zero in the limit: it is a difference of such values.
     """
 
     width: int
@@ -52,11 +54,18 @@ class Average:
     relative: bool
     vanishing: bool
     size: float = 0.0
+    cancels: bool = False
 
     @property
     def settled(self) -> bool:
         """Whether the value itself, not only its relative size, has converged."""
         return self.exponent <= SETTLED
+
+    @property
+    def steady(self) -> bool:
+        """Whether it has converged although what was summed may itself grow with the width."""
+        growth = max(self.size, 0.0) / math.log(max(self.width, 2))
+        return self.settled and (not self.vanishing or self.exponent + growth <= SETTLED)
 
     def times(self, factor: float) -> Average | None:
         """After multiplication with a constant."""
@@ -103,7 +112,7 @@ def after(name: str, operands: list[Seen], where: Where | None) -> Average | Non
         return None
     first = records[0]
     worst = max(records, key=lambda r: r.exponent)
-    settled = all(r.settled for r in records)
+    settled = all(r.steady for r in records)
     if name in LINEAR:
         return first
     if name == "mul":
@@ -119,7 +128,7 @@ def after(name: str, operands: list[Seen], where: Where | None) -> Average | Non
             raise refuse(name, worst, where)
         vanishing = len(records) == len(operands) and all(r.vanishing for r in records)
         size = max(r.size for r in records)
-        return Average(worst.width, worst.exponent, relative, vanishing, size)
+        return Average(worst.width, worst.exponent, relative, vanishing, size, not relative)
     if name in ("pow", "integer_pow") or name in POWERS:
         return _power(name, operands, where)
     if not settled or (name in JUMPS and any(r.vanishing for r in records)):
@@ -127,6 +136,7 @@ def after(name: str, operands: list[Seen], where: Where | None) -> Average | Non
     return Average(
         worst.width, max(worst.exponent, 0.0) if worst.exponent > 0 else 0.0,
         name in ("exp", "logistic", "exp2"), name in ODD and first.vanishing,
+        cancels=name in ODD and first.cancels,
     )
 
 
@@ -142,6 +152,7 @@ def _product(operands: list[Seen]) -> Average | None:
             left.average.relative and right.average.relative,
             left.average.vanishing or right.average.vanishing,
             left.average.size + right.average.size,
+            left.average.cancels or right.average.cancels,
         )
     return left.average if right.constant is None else left.average.times(right.constant)
 
@@ -160,7 +171,7 @@ def _quotient(operands: list[Seen], where: Where | None) -> Average | None:
     return Average(
         max(below.width, top.average.width), top.average.exponent - drop,
         top.average.relative and below.relative, top.average.vanishing,
-        top.average.size - below.size,
+        top.average.size - below.size, top.average.cancels,
     )
 
 
@@ -178,7 +189,7 @@ def _power(name: str, operands: list[Seen], where: Where | None) -> Average:
     even = whole and power % 2 == 0 and not record.vanishing and record.settled
     return replace(
         record, exponent=record.exponent * power, relative=record.relative or even,
-        size=record.size * power,
+        size=record.size * power, cancels=record.cancels and power > 0,
     )
 
 
@@ -193,9 +204,10 @@ def follow(b: Builder, node: n.Node, average: Average | None) -> None:
     if isinstance(node, n.Value):
         if average is not None:
             log = math.log(max(average.width, 2))
+            gone = average.vanishing or average.cancels
             whole = average.exponent * log + max(average.size, -SMALLEST)
             b.sizes.note(
-                node, Size(NOTHING if average.vanishing else whole, whole - log / 2, average.width)
+                node, Size(NOTHING if gone else whole, whole - log / 2, average.width)
             )
         return
     size = b.sizes.of(node)

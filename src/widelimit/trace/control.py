@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -49,7 +51,7 @@ def custom_derivative(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list
     if len(eqn.outvars) == 1 and _changes_derivative(eqn, jaxpr, inner):
         run = equation_function(eqn)
         arrays = [r.array(o) for o in operands]
-        dtype = eqn.outvars[0].aval.dtype
+        dtype, shape = eqn.outvars[0].aval.dtype, eqn.outvars[0].aval.shape
         types = [v.aval.dtype for v in eqn.invars]
         from jax.extend.core import Literal
 
@@ -58,10 +60,26 @@ def custom_derivative(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list
 
         def whole(*arguments: Any) -> Any:
             full = jnp.broadcast_arrays(*(jnp.asarray(a) for a in arguments))
-            return run(*(full[i].astype(types[i]) for i in free))[0]
+            typed = [full[i].astype(types[i]) for i in free]
+            if "vjp" in eqn.primitive.name and all(eqn.invars[i].aval.shape == shape for i in free):
+                return _in_blocks(lambda *x: run(*x)[0], shape, typed)
+            return run(*typed)[0]
 
         return [elementwise(r.b, eqn.params.get("name", "custom"), whole, arrays, dtype)]
     return r.run(jaxpr, consts, operands)
+
+
+def _in_blocks(function: Callable[..., Any], shape: tuple[int, ...], arrays: list[Any]) -> Any:
+    """An elementwise function that works at one shape only, on arrays of any shape.
+
+    The backward rule of a ``custom_vjp`` function is tied to the shapes it was traced with.
+    """
+    size, total = math.prod(shape), arrays[0].size
+    count = -(-total // size)
+    blocks = [
+        jnp.pad(jnp.ravel(a), (0, count * size - total)).reshape(count, *shape) for a in arrays
+    ]
+    return jax.vmap(function)(*blocks).reshape(-1)[:total].reshape(arrays[0].shape)
 
 
 def _elementwise_only(jaxpr: Jaxpr) -> bool:

@@ -120,7 +120,7 @@ class Reader:
         run = equation_function(eqn)
         records = [o.average for o in operands if o.average is not None]
         worst = max(records, key=lambda r: r.exponent, default=None)
-        if worst is not None and not worst.settled:
+        if worst is not None and not all(r.steady for r in records):
             raise refuse(eqn.primitive.name, worst, self.b.where)
         record = None
         if worst is not None:

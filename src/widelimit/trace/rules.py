@@ -211,7 +211,7 @@ def index(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
     def move(flat: np.ndarray) -> Any:
         parameters = dict(eqn.params)
         if "fill_value" in parameters:
-            parameters["fill_value"] = None
+            parameters["fill_value"] = -1  # marks entries outside the array
         return eqn.primitive.bind(jnp.asarray(flat), *map(jnp.asarray, numbers), **parameters)
 
     moved = st.by_index(r.b, a, move, tuple(eqn.outvars[0].aval.shape))

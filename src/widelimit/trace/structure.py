@@ -292,6 +292,8 @@ def by_index(
     """Any selection of entries, understood by doing it to the array of flat indices."""
     flat = np.arange(math.prod(a.shape)).reshape(a.shape)
     moved = np.asarray(move(flat))
+    if np.any(moved < 0):
+        return None
     if isinstance(a, Parameter):
         return replace(a, index=a.index.reshape(-1)[moved])
     if moved.size == 0:
