@@ -2,69 +2,33 @@
 
 import warnings
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import widelimit as wl
-from oracle.numeric import run
 
-from .networks import ROWS, Row
-
-DRAWS = 48
-
-
-def sampled(row: Row, x, draws=DRAWS):
-    """Means over draws and channels of the finite kernels, with standard errors."""
-    rng = np.random.default_rng(7)
-
-    def one(p):
-        y, pull = jax.vjp(lambda q: jax.vmap(lambda t: row.f(q, t))(x), p)
-        flat = y.reshape(-1, y.shape[-1])
-        nngp = flat @ flat.T / y.shape[-1]
-        # The tangent kernel of two output channels: rows of the Jacobian, one per channel.
-        total = 0.0
-        for channel in range(2):
-            seeds = jnp.zeros((flat.shape[0], *flat.shape)).at[
-                jnp.arange(flat.shape[0]), jnp.arange(flat.shape[0]), channel
-            ].set(1.0)
-            rows = jax.vmap(lambda s: pull(s.reshape(y.shape))[0])(seeds)
-            total += sum(
-                jnp.einsum("ap,bp->ab", r.reshape(len(r), -1), r.reshape(len(r), -1))
-                for r in rows
-            )
-        return nngp, total / 2
-
-    program = jax.make_jaxpr(one)(row.params)
-    samples = [run(program, *(rng.normal(size=s.shape) for s in row.params)) for _ in range(draws)]
-    stats = lambda k: (np.mean(k, 0), np.std(k, 0, ddof=1) / np.sqrt(draws))
-    return tuple(stats(np.stack(k)) for k in zip(*samples))
-
-
-def flat(kernel_matrix):
-    k = np.asarray(kernel_matrix)
-    half = (k.ndim - 2) // 2
-    order = (0, *range(2, 2 + half), 1, *range(2 + half, 2 + 2 * half))
-    size = int(np.prod([k.shape[i] for i in (0, *range(2, 2 + half))]))
-    return k.transpose(order).reshape(size, size)
+from .networks import ROWS
+from .sampling import assert_agree, flat, sampled
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda r: r.name)
 def test_agrees_with_sampled_networks(row, rng):
     x = row.inputs(rng)
-    kernel = wl.kernel(row.f, row.params)
-    limit = kernel.both(x)
-    for name, ours, (mean, error) in zip(("nngp", "ntk"), limit, sampled(row, jnp.asarray(x))):
-        ours = flat(ours)
-        scale = np.abs(ours).max()
-        # 4.5 standard errors for sampling, 6 % of the largest entry for the O(1/width) bias.
-        excess = np.abs(ours - mean) - 4.5 * error - 0.06 * scale
-        assert excess.max() <= 0, (name, row.name, np.abs(ours - mean).max() / scale)
-        assert np.median(np.abs(ours - mean) / (error + 0.02 * scale)) < 2.5, (name, row.name)
+    limit = wl.kernel(row.f, row.params).both(x)
+    assert_agree(limit, sampled(row.f, row.params, jnp.asarray(x)))
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda r: r.name)
+QUICK = {
+    *("gelu", "relu_plus_identity", "raw_input_residual", "concatenate", "bilinear", "where_gate"),
+    *("layer_norm_scaled", "shared_weights", "rnn_last", "tokens_mixed", "heads", "shifted_gate"),
+}
+"""One row of every kind for every run of the tests; the others are slow."""
+
+
+@pytest.mark.parametrize("row", [
+    pytest.param(r, id=r.name, marks=() if r.name in QUICK else pytest.mark.slow) for r in ROWS
+])
 def test_readings_are_consistent(row, rng):
     """Cross and symmetric calls, diagonals and both() give the same numbers; Grams are PSD."""
     x = row.inputs(rng, 4)

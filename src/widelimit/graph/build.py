@@ -314,7 +314,9 @@ class Builder:
             return _in_axes(x, a.dims, shape) * _in_axes(y, b.dims, shape)
 
         dtype = np.result_type(a.node.dtype, b.node.dtype)
-        return self.compute("mul", product, (a.node, b.node), shape, dtype)
+        node = self.compute("mul", product, (a.node, b.node), shape, dtype)
+        self.sizes.note(node, self.sizes.of(a.node).times(self.sizes.of(b.node)))
+        return node
 
     def _split(self, node: n.Node, channels: Shape) -> tuple[n.Value, n.Node]:
         """A Gaussian node as its mean and a node of mean zero, both in its own axes."""

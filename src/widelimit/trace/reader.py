@@ -124,8 +124,12 @@ class Reader:
             raise refuse(eqn.primitive.name, worst, self.b.where)
         record = None
         if worst is not None:
-            moved = eqn.primitive.name in MOVES
-            gone = moved and all(o.average and o.average.vanishing for o in operands)
+            nothing = [o.average is not None and o.average.vanishing for o in operands]
+            if any(nothing) and eqn.primitive.name in DECIDES:
+                gone_one = operands[nothing.index(True)].average
+                assert gone_one is not None
+                raise refuse(eqn.primitive.name, gone_one, self.b.where)
+            gone = _keeps_zero(eqn, run, operands, nothing)
             record = replace(worst, relative=False, vanishing=gone)
         variables = [o for o, v in zip(operands, eqn.invars) if not isinstance(v, Literal)]
         if all(is_constant(o) for o in variables):
@@ -154,8 +158,25 @@ class Reader:
 ALWAYS: set[str] = set()
 """Primitives whose rule also handles known values, because it sees more structure there."""
 
-MOVES = {"concatenate", "stack", "pad", "rev", "cumsum", "copy"}
-"""Operations on known values that keep zeros zero."""
+DECIDES = {"argmax", "argmin", "top_k", "sort"}
+"""Operations whose result depends on the smallest differences of their operands."""
+
+
+def _keeps_zero(
+    eqn: JaxprEqn, run: Callable[..., list[Any]], operands: list[Array], nothing: list[bool]
+) -> bool:
+    """Whether the result vanishes with those operands that vanish in the limit."""
+    if eqn.primitive.name == "dot_general":
+        return any(nothing)
+    if not all(gone or is_constant(o) for gone, o in zip(nothing, operands)):
+        return False
+    at_zero = []
+    for o, v in zip(operands, eqn.invars):
+        if not isinstance(v, Literal):
+            zeros = np.zeros(v.aval.shape, v.aval.dtype)
+            at_zero.append(concrete(o).astype(v.aval.dtype) if is_constant(o) else zeros)
+    with jax.ensure_compile_time_eval():
+        return not any(np.any(np.asarray(x)) for x in run(*at_zero))
 
 RECORDED: set[str] = set()
 """Primitives whose rule follows the record of a sum over width."""

@@ -130,7 +130,8 @@ def _over_pieces(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> Operand:
 RECORDED.update(POINTWISE)
 RECORDED.update(
     ("convert_element_type", "integer_pow", "reshape", "squeeze", "expand_dims", "transpose",
-     "broadcast_in_dim", "slice", "reduce_sum")
+     "broadcast_in_dim", "slice", "reduce_sum", "custom_jvp_call", "custom_vjp_call",
+     "custom_vjp_call_jaxpr")
 )
 
 
