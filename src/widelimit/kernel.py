@@ -11,10 +11,11 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from widelimit.graph import nodes as n
-from widelimit.graph.show import reachable, table
+from widelimit.graph.show import table
+from widelimit.graph.walk import reachable
 from widelimit.limit.activations import Activations
 from widelimit.limit.differences import has_close_pairs
-from widelimit.limit.evaluate import ZERO, Evaluation, Side
+from widelimit.limit.evaluate import ZERO, Evaluation, Side, deep
 from widelimit.limit.moments import moment
 from widelimit.limit.place import stretch
 from widelimit.limit.tangents import tangent
@@ -260,7 +261,8 @@ class Kernel:
             (left, right), stds, self.description.trainable, _dtype([*a, *(b or [])]),
             activations, with_tangent="ntk" in kinds, careful=careful,
         )
-        results = [[_block(ev, out, kind) for out in graph.outputs] for kind in kinds]
+        with deep(len(graph.nodes)):
+            results = [[_block(ev, out, kind) for out in graph.outputs] for kind in kinds]
         flags = [
             has_close_pairs(x, y, real, symmetric=ev.symmetric) for x, y in _distinct(ev.close)
         ]
@@ -277,7 +279,8 @@ class Kernel:
                 (side, side), stds, self.description.trainable, _dtype(leaves), activations,
                 with_tangent="ntk" in kinds,
             )
-            return [[_diagonal_block(ev, out, kind) for out in graph.outputs] for kind in kinds]
+            with deep(len(graph.nodes)):
+                return [[_diagonal_block(ev, out, kind) for out in graph.outputs] for kind in kinds]
 
         if self._staged(graph, activations, kinds):
             return _as_output(graph, run(self.stds, jax.tree.leaves(x)))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from widelimit.graph import nodes as n
+from widelimit.graph.walk import children, reachable
 from widelimit.trace import Graph, Leaf
 
 Axis = tuple[int, int]
@@ -33,44 +34,6 @@ class Growth:
                 return None
             out.append(round(grown))
         return tuple(out)
-
-
-def children(node: n.Node) -> list[n.Node]:
-    """The nodes that a node is computed from."""
-    match node:
-        case n.Source() | n.Expectation():
-            return [node.operand]
-        case n.Spread():
-            return [node.operand]
-        case n.Tangent():
-            return [node.factor.node]
-        case n.Scale():
-            return [node.factor.node, node.operand.node]
-        case n.Apply():
-            return [node.root.node, *(v.node for v in node.values)]
-        case n.Map():
-            return [node.operand, *node.values]
-        case n.Compute():
-            return list(node.arguments)
-        case n.Field():
-            return [p.node for p in node.parts]
-    return []
-
-
-def alive(graph: Graph) -> list[n.Node]:
-    """The nodes the outputs depend on, inputs before the nodes made of them."""
-    order: list[n.Node] = []
-    seen: set[int] = set()
-    stack: list[tuple[n.Node, bool]] = [(out.node, False) for out in reversed(graph.outputs)]
-    while stack:
-        node, done = stack.pop()
-        if done:
-            order.append(node)
-        elif id(node) not in seen:
-            seen.add(id(node))
-            stack.append((node, True))
-            stack.extend((child, False) for child in reversed(children(node)))
-    return order
 
 
 def _varying(draw: n.Draw, axis: int, leaf: Leaf) -> list[Axis]:
@@ -143,7 +106,8 @@ def last_layer(graph: Graph) -> tuple[int, ...]:
                 stack.append(node.operand.node)
             case n.Sum() | n.Map() | n.Join() | n.Spread():
                 stack.extend(p.node for p in node.parts)
-    random = [s for s in alive(graph) if isinstance(s, n.Source | n.Entry)]
+    nodes = reachable([out.node for out in graph.outputs])
+    random = [s for s in nodes if isinstance(s, n.Source | n.Entry)]
     found = {s.draw.leaf for s in random if id(s) in top}
     deeper = {s.draw.leaf for s in random if id(s) not in top}
     return tuple(sorted(k for k in found - deeper if not graph.leaves[k].constant))
@@ -154,7 +118,7 @@ class Axes:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.nodes = alive(graph)
+        self.nodes = reachable([out.node for out in graph.outputs])
         self._memo: dict[tuple[int, int], frozenset[Axis]] = {}
         self._contracted = {
             id(s): _contracted(s) for s in self.nodes if isinstance(s, n.Source)

@@ -108,7 +108,21 @@ class Field(Node):
 
 
 @dataclass(frozen=True, eq=False)
-class Source(Field):
+class Drawn(Field):
+    """A Gaussian field made of a parameter's own random numbers."""
+
+    draw: Draw = field(repr=False)
+
+    gaussian = True
+
+    @cached_property
+    def draws(self) -> tuple[Draw, ...]:
+        """The parameter's own numbers."""
+        return (self.draw,)
+
+
+@dataclass(frozen=True, eq=False)
+class Source(Drawn):
     """A parameter contracted with ``operand``: Gaussian by the central limit theorem.
 
     The axes of the operand are, in this order, those in ``kept`` (they become the positions),
@@ -116,7 +130,6 @@ class Source(Field):
     too, so that different positions see different draws.
     """
 
-    draw: Draw = field(repr=False)
     operand: Node = field(repr=False)
     kept: tuple[int, ...]
     summed: tuple[int, ...]
@@ -124,53 +137,30 @@ class Source(Field):
     count: int
     scale: float
 
-    gaussian = True
-
-    @cached_property
-    def draws(self) -> tuple[Draw, ...]:
-        """The parameter's own numbers."""
-        return (self.draw,)
-
 
 @dataclass(frozen=True, eq=False)
-class Entry(Field):
+class Entry(Drawn):
     """The entries of a parameter themselves, less their mean: a bias."""
 
-    draw: Draw = field(repr=False)
     scale: float
-
-    gaussian = True
-
-    @cached_property
-    def draws(self) -> tuple[Draw, ...]:
-        """The parameter's own numbers."""
-        return (self.draw,)
 
 
 @dataclass(frozen=True, eq=False)
-class Tangent(Field):
+class Tangent(Drawn):
     """A constant parameter's entry times ``factor``: no variance, but a direction of training.
 
     The parameter's value is in the rest of the graph; this node is the displacement around it,
     zero at initialisation. ``shared`` says that one entry serves all channels.
     """
 
-    draw: Draw = field(repr=False)
     scale: float
     factor: Part
     shared: bool
 
-    gaussian = True
-
-    @cached_property
-    def draws(self) -> tuple[Draw, ...]:
-        """The parameter's own numbers."""
-        return (self.draw,)
-
 
 @dataclass(frozen=True, eq=False)
-class Spread(Field):
-    """A channel axis read as the last position axis: independent from place to place."""
+class Rearranged(Field):
+    """One field, its entries placed or added anew along positions: Gaussian if that field is."""
 
     operand: Field
 
@@ -181,8 +171,13 @@ class Spread(Field):
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """The operand in the leading axes."""
+        """The operand."""
         return (whole(self.operand),)
+
+
+@dataclass(frozen=True, eq=False)
+class Spread(Rearranged):
+    """A channel axis read as the last position axis: independent from place to place."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,7 +216,7 @@ class Scale(Field):
 
 
 @dataclass(frozen=True, eq=False)
-class Map(Field):
+class Map(Rearranged):
     """A linear map over some position axes of ``operand``.
 
     ``function(block, *values)`` takes the ``acted`` axes of one example, in that order, and
@@ -229,23 +224,12 @@ class Map(Field):
     inputs or zero, so that the map commutes with taking the diagonal.
     """
 
-    operand: Field
     acted: tuple[int, ...]
     n_out: int
     function: Callable[..., Any] = field(repr=False)
     values: tuple[Value, ...]
     selects: bool
     name: str
-
-    @property
-    def gaussian(self) -> bool:  # type: ignore[override]
-        """As the operand."""
-        return self.operand.gaussian
-
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        """The operand."""
-        return (whole(self.operand),)
 
     @property
     def untouched(self) -> tuple[int, ...]:

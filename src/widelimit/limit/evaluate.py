@@ -6,7 +6,9 @@ Every quantity is asked for, not pushed: the output asks for the moments it need
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -218,6 +220,20 @@ class Evaluation:
     def variance(self, leaf: int) -> Any:
         """The variance of a parameter's entries."""
         return jnp.asarray(self.stds[leaf], self.dtype) ** 2
+
+
+@contextmanager
+def deep(nodes: int) -> Iterator[None]:
+    """Let the recursion go through a graph of so many nodes.
+
+    A layer takes a dozen or so calls from Python to Python, which need no stack of the machine.
+    """
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, 2000 + 40 * nodes))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
 
 
 def add(a: Any, b: Any) -> Any:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
 
 from widelimit.errors import NotGaussianError
@@ -67,7 +67,7 @@ def scalar(block: Float[Array, "n ..."], batch: int) -> Float[Array, "n ..."]:
         )
         raise ValueError(msg)
     block = block.reshape(block.shape[:batch])
-    if not isinstance(block, Tracer) and not bool(jnp.all(jnp.isfinite(block))):
+    if not isinstance(block, jax.core.Tracer) and not bool(jnp.all(jnp.isfinite(block))):
         msg = "the kernel contains NaN or infinite values"
         raise ValueError(msg)
     return block
@@ -88,7 +88,7 @@ def targets(y: Any, count: int, dtype: Any) -> Float[Array, "n ..."]:
     if y.shape[0] != count:
         msg = f"x holds {count} examples and y {y.shape[0]} targets"
         raise ValueError(msg)
-    if not isinstance(y, Tracer) and not np.all(np.isfinite(np.asarray(y))):
+    if not isinstance(y, jax.core.Tracer) and not np.all(np.isfinite(np.asarray(y))):
         msg = "y contains NaN or infinite values"
         raise ValueError(msg)
     return y.astype(dtype)
@@ -105,7 +105,7 @@ def variance(noise: Any) -> Any:
     if jnp.ndim(noise) != 0:
         msg = f"noise is one variance for all targets, got shape {jnp.shape(noise)}"
         raise ValueError(msg)
-    if isinstance(noise, Tracer):
+    if isinstance(noise, jax.core.Tracer):
         return noise
     if not (float(noise) >= 0 and np.isfinite(float(noise))):
         msg = f"noise is a variance, at least 0 and finite; got {noise}"

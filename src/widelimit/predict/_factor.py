@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Float
 
@@ -75,7 +74,7 @@ def factorize(matrix: Float[Array, "n n"], noise: Any) -> Factor:
     eye = jnp.eye(n, dtype=matrix.dtype)
     noisy = matrix + jnp.asarray(noise, matrix.dtype) * eye
     lower = jnp.linalg.cholesky(noisy)
-    if isinstance(lower, Tracer):
+    if isinstance(lower, jax.core.Tracer):
         return Factor(lower, 0.0, float("nan"))
     eps = float(jnp.finfo(matrix.dtype).eps)
     scale = float(jnp.mean(jnp.diagonal(noisy)))
