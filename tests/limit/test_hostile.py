@@ -78,6 +78,9 @@ REFUSED = {
     "masked weights": lambda p, x: read_out(p, jnp.tril(p[3]) @ erf(first(p, x)) / ROOT),
     "jump times a correlated field": lambda p, x: read_out(
         p, first(p, x) * jnp.sign(first(p, x) + p[1] @ x / 2)),
+    "pole off zero": lambda p, x: read_out(p, 1 / (first(p, x) + 0.3)),
+    "logarithm off zero": lambda p, x: read_out(p, jnp.log(jnp.abs(first(p, x) - 0.2))),
+    "infinite slope off zero": lambda p, x: read_out(p, jnp.cbrt(first(p, x) + 0.3)),
     "infinite slope": lambda p, x: read_out(p, jnp.cbrt(first(p, x))),
 }
 

@@ -11,4 +11,5 @@ from ._pair import mean_derivative as mean_derivative
 from ._pair import pair as pair
 from ._pair import second as second
 from ._pair import slope as slope
+from ._probe import probe as probe
 from ._shared import shared as shared

@@ -60,7 +60,7 @@ def probe(fn, points):
 
 
 def _evaluate(fn, blocks):
-    with double_precision():
+    with double_precision(), np.errstate(all="ignore"):
         run = jax.jit(fn)
         values = [np.asarray(run(jnp.asarray(block)), np.float64) for block in blocks]
     return np.concatenate([np.broadcast_to(v, (_BLOCK,)) for v in values])

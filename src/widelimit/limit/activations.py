@@ -68,18 +68,18 @@ class Activations:
         Raises
         ------
         NotGaussianError
-            For a derivative that is infinite at the origin, like that of a square root.
+            For a derivative that is infinite somewhere, like that of a square root at zero.
         """
         activation = self.of(node)
         if activation.n_params or _remembered(
-            _SLOPES, activation, lambda: _slope_is_bounded(activation)
+            _SLOPES, activation, lambda: not _is_singular(activation.prime.fn)
         ):
             return
         raise NotGaussianError(
-            f"the derivative of `{_name(node)}` is infinite at zero",
+            f"the derivative of `{_name(node)}` is infinite somewhere",
             why="its second moment under a Gaussian does not exist, so the tangent kernel "
             "diverges; the NNGP is not affected.",
-            remedy="smooth the function near zero, for instance sqrt(u² + ε).",
+            remedy="smooth the function there, for instance sqrt(u² + ε) instead of |u|.",
             where=node.where,
         )
 
@@ -100,12 +100,6 @@ def _remembered(table: WeakKeyDictionary, a: duals.Activation, find: Callable[[]
     if a not in table:
         table[a] = find()
     return table[a]
-
-
-def _values(fn: Function, points: np.ndarray, dtype: Any = None) -> np.ndarray:
-    """The function at these points, now, also while the caller is being traced."""
-    with np.errstate(all="ignore"), jax.ensure_compile_time_eval():
-        return np.asarray(jax.jit(fn)(jnp.asarray(points, dtype)), np.float64)
 
 
 def _make(node: n.Apply) -> duals.Activation:
@@ -142,21 +136,41 @@ def check_finite(node: n.Apply, activation: duals.Activation) -> None:
 
 def _is_finite(activation: duals.Activation) -> bool:
     points = [np.linspace(-9, 9, 1441), [-1e-300, 1e-300, -0.4371, 0.7913], [-30.0, 30.0]]
-    out = _values(activation.fn, np.concatenate(points))
+    out = duals.probe(activation.fn, np.concatenate(points))
     tail = out[-2:]
     if np.any(np.abs(tail) > 1e34) or not np.all(np.isfinite(out)):
         return False
-    inner = np.abs(out[:1441])
-    neighbours = np.maximum(inner[:-8], inner[8:])
-    spikes = inner[4:-4] > 1e3 * (neighbours + 1e-3 * np.median(inner) + 1e-30)
-    return not np.any(spikes & (inner[4:-4] > 1e2))
+    return not _is_singular(activation.fn)
 
 
-def _slope_is_bounded(activation: duals.Activation) -> bool:
-    slopes = _values(activation.prime.fn, np.array([-1e-12, 1e-12, -1e-6, 1e-6]))
-    near, far = np.abs(slopes).reshape(2, 2)
-    # A slope like |u|^-1/2 or steeper grows by 10^3 between the two.
-    return bool(np.all(np.isfinite(near)) and np.all(near <= 800 * far + 1e-3))
+def _is_singular(fn: Function) -> bool:
+    """Whether a function is as steep as |u - p|^(-1/2) near some point p, and so has no E[f²].
+
+    The places where it is largest are searched for the peak, and its sizes at two distances from
+    there compared: 10^-7 and 10^-3, between which |u - p|^(-1/2) grows by 10^2.
+    """
+    grid = np.concatenate([np.linspace(-9.0, 9.0, 4001) + 0.0008137, [0.0]])
+    grid.sort()
+    size = np.abs(duals.probe(fn, grid))
+    if not np.all(np.isfinite(size)):
+        return True
+    peaks = 1 + np.flatnonzero((size[1:-1] >= size[:-2]) & (size[1:-1] >= size[2:]))
+    peaks = peaks[np.argsort(-size[peaks])][:16]
+    low, high = np.resize(grid[peaks - 1], 16), np.resize(grid[peaks + 1], 16)
+    if peaks.size == 0:
+        return False
+    for _ in range(60):
+        left, right = low + (high - low) / 3, high - (high - low) / 3
+        values = np.abs(duals.probe(fn, np.concatenate([left, right]))).reshape(2, -1)
+        if not np.all(np.isfinite(values)):
+            return True
+        rising = values[0] < values[1]
+        low, high = np.where(rising, left, low), np.where(rising, high, right)
+    peak = (low + high) / 2
+    distances = [-1e-7, 1e-7, -1e-3, 1e-3]
+    around = np.abs(duals.probe(fn, (peak + np.array(distances)[:, None]).ravel()))
+    near, far = around.reshape(2, 2, -1).max(axis=1)
+    return bool(np.any(~np.isfinite(near) | (near > 60 * far + 1e-2)))
 
 
 def _name(node: n.Apply) -> str:
