@@ -24,12 +24,16 @@ BIAS = 8.0
 """Allowed finite-width deviation, in units of 1/width relative to the size of the kernel."""
 
 
+class NotComparedError(Exception):
+    """The output's channels are arranged in a way the sampler does not follow."""
+
+
 @dataclass
 class Verdict:
     """What became of one network."""
 
     seed: int
-    kind: str  # read, refused, crash, silent, undecided
+    kind: str  # read, refused, not compared, crash, silent
     error: str = ""
     detail: str = ""
     z: float = 0.0
@@ -122,7 +126,7 @@ def ours(kernel: Any, x: Any, f: Any, p: Any) -> list[list[np.ndarray]]:
                 out = np.einsum("abmknk->abmn", out) / shape[-1]
             elif out.shape[2:] != (*shape[:-1], *shape[:-1]):
                 msg = f"kernel {out.shape} for an output {shape}"
-                raise AssertionError(msg)
+                raise NotComparedError(msg)
             row.append(out.reshape(3, 3, m, m))
         result.append(row)
     return result
@@ -169,6 +173,9 @@ def judge(program: Program) -> Verdict:
         except wl.WideLimitError as refused:
             verdict.kind, verdict.error = "refused", type(refused).__name__
             verdict.detail = str(refused)
+            return verdict
+        except NotComparedError as other:
+            verdict.kind, verdict.detail = "not compared", str(other)
             return verdict
         except Exception as crash:
             verdict.kind, verdict.error = "crash", type(crash).__name__

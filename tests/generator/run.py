@@ -52,6 +52,7 @@ def summary(verdicts: list) -> str:
         f"read and confirmed  {kinds['read']} ({kinds['read'] / len(verdicts):.0%})",
         f"refused             {kinds['refused']}",
         *(f"    {name:28s}{count}" for name, count in errors.most_common()),
+        f"not compared        {kinds['not compared']}",
         f"crashes             {kinds['crash']}",
         f"silent wrong        {kinds['silent']}",
         f"worst z (read)      {max((v.z for v in read), default=0):.2f}",

@@ -82,6 +82,10 @@ class Sizes:
                 s = _sum([self.of(p.node) for p in (root, *values)])
                 # A function may be bounded; what was dropped stays small beside its argument.
                 return Size(min(s.kept, 0.0), s.dropped - max(s.kept, 0.0), s.width)
+            case n.Map(operand=operand, acted=acted, selects=False):
+                # At most as many terms as there are positions, all of one sign.
+                terms = math.prod(operand.shape[k] for k in acted)
+                return self.of(operand).times(Size(math.log(max(terms, 1))))
             case n.Field():
                 return _sum([self.of(p.node) for p in node.parts])
         return Size()

@@ -71,9 +71,7 @@ class Activations:
             For a derivative that is infinite somewhere, like that of a square root at zero.
         """
         activation = self.of(node)
-        if activation.n_params or _remembered(
-            _SLOPES, activation, lambda: not _is_singular(activation.prime.fn)
-        ):
+        if _remembered(_SLOPES, activation, lambda: not _steep(activation)):
             return
         raise NotGaussianError(
             f"the derivative of `{_name(node)}` is infinite somewhere",
@@ -143,14 +141,30 @@ def _is_finite(activation: duals.Activation) -> bool:
     return not _is_singular(activation.fn)
 
 
+def _steep(activation: duals.Activation) -> bool:
+    """Whether the derivative is singular; with parameters, at some typical values of them."""
+    slope = activation.prime.fn
+    if not activation.n_params:
+        return _is_singular(slope)
+    rng = np.random.default_rng(0)
+    for _ in range(2):
+        typical = [np.asarray(p) for p in rng.uniform(0.6, 1.6, activation.n_params)]
+        along = lambda u, p=typical: slope(u, *(jnp.asarray(x, u.dtype) for x in p))
+        if np.all(np.isfinite(duals.probe(along, _GRID))) and _is_singular(along):
+            return True
+    return False
+
+
+_GRID = np.sort(np.concatenate([np.linspace(-9.0, 9.0, 4001) + 0.0008137, [0.0]]))
+
+
 def _is_singular(fn: Function) -> bool:
     """Whether a function is as steep as |u - p|^(-1/2) near some point p, and so has no E[f²].
 
     The places where it is largest are searched for the peak, and its sizes at two distances from
     there compared: 10^-7 and 10^-3, between which |u - p|^(-1/2) grows by 10^2.
     """
-    grid = np.concatenate([np.linspace(-9.0, 9.0, 4001) + 0.0008137, [0.0]])
-    grid.sort()
+    grid = _GRID
     size = np.abs(duals.probe(fn, grid))
     if not np.all(np.isfinite(size)):
         return True

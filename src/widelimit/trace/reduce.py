@@ -30,6 +30,9 @@ def reduce_sum(b: Builder, a: Array, axes: tuple[int, ...]) -> Array:
     kept_axes = tuple(ax for k, ax in enumerate(a.axes) if k not in axes)
     repeats = math.prod(x.size for x in gone if isinstance(x, Repeat))
     positions = tuple(x.axis for x in gone if isinstance(x, Position))
+    if a.average is not None and gone:
+        count = math.prod(a.size(x) for x in gone)
+        a = replace(a, average=replace(a.average, size=a.average.size + math.log(count)))
     result = Array(a.node, kept_axes, a.average)
     if positions:
         result = _over_positions(b, a, kept_axes, positions)
@@ -79,6 +82,7 @@ def _over_width(b: Builder, a: Array, axes: tuple[int, ...]) -> Array:
     )
     value = Array(mean, as_value)
     total = reduce_sum(b, value, axes)
-    size = max(b.sizes.of(a.node).kept, -SMALLEST)
+    positions = math.prod(a.size(x) for x in gone if isinstance(x, Position) and not x.wide)
+    size = max(b.sizes.of(a.node).kept, -SMALLEST) + math.log(positions)
     record = Average(width, 1.0, nonnegative(a.node), n.zero_mean(a.node), size)
     return replace(total, average=record)
