@@ -4,6 +4,7 @@ from math import factorial, pi, sqrt
 
 import jax.numpy as jnp
 
+from ._arccos import arcsin
 from ._atoms import Erf, ExpPoly, SignPoly, Trig, derivative_of, gaussian_mean, inverse_root
 from ._geometry import geometry
 from ._sign import sign_moment
@@ -49,6 +50,10 @@ def _exponentials(f, g, q1, q2, c):
     E[P(u) e^(a u + b u^2) Q(v) e^(a' v + b' v^2)] has covariance (S^-1 - 2 diag(b, b'))^-1 and mean
     that covariance times (a, a').
     """
+    plain = len(f.coefficients) == len(g.coefficients) == 1 and not (f.alpha or g.alpha)
+    if plain:
+        spread = (1 - 2 * f.beta * q1) * (1 - 2 * g.beta * q2) - 4 * f.beta * g.beta * (c * c)
+        return f.coefficients[0] * g.coefficients[0] / jnp.sqrt(spread)
     if f.beta or g.beta:
         spread = (1 - 2 * f.beta * q1) * (1 - 2 * g.beta * q2) - 4 * f.beta * g.beta * c * c
         r1 = (q1 * (1 - 2 * g.beta * q2) + 2 * g.beta * c * c) / spread
@@ -105,11 +110,10 @@ def _trigonometric(f, g, q1, q2, c):
 def _arcsine(f, g, q1, q2, c):
     """E[erf(a u) erf(b v)] = (2/pi) arcsin(2 a b c / sqrt((1 + 2 a^2 q1) (1 + 2 b^2 q2))).
 
-    Williams, "Computing with infinite networks" (1997), eq. 11, written with arctan2.
+    Williams, "Computing with infinite networks" (1997), eq. 11.
     """
-    x = 2 * f.b * g.b * c
-    rest = (1 + 2 * f.b**2 * q1) * (1 + 2 * g.b**2 * q2) - x * x
-    return 2 / pi * jnp.arctan2(x, jnp.sqrt(rest))
+    own = lambda atom, q: 1 / jnp.sqrt(1 + 2 * atom.b**2 * q)
+    return 2 / pi * arcsin(2 * f.b * g.b * c * (own(f, q1) * own(g, q2)))
 
 
 def _half(f, g, q1, q2, c):

@@ -4,13 +4,12 @@ The arc-cosine kernels of Cho and Saul (2009), value and derivative from one ang
 derivatives: differentiating arccos would give NaN at correlation one.
 """
 
-from functools import lru_cache
 from math import pi
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from ._arccos import arccos_of_one_minus
 from ._atoms import ExpPoly, SignPoly
 from ._geometry import root
 
@@ -63,11 +62,7 @@ def _absolute_and_sign(q1, q2, c, d):
 
 
 def _height_and_angle(q1, q2, c, d):
-    """Return sqrt(q1 q2 - c^2) and arccos(rho), from the gap s1 s2 - c where it is known.
-
-    With g = 1 - |rho|, arccos(|rho|) = sqrt(g) P(g) for a P without singularity on [0, 1]: a
-    polynomial, which costs a fraction of an arctan2 and keeps its digits near rho = 1.
-    """
+    """Return sqrt(q1 q2 - c^2) and arccos(rho), from the gap s1 s2 - c where it is known."""
     s1, s2 = root(q1), root(q2)
     product = s1 * s2
     gap = product - c
@@ -79,33 +74,10 @@ def _height_and_angle(q1, q2, c, d):
     both = jnp.maximum(product + c, 0)
     over = lambda s: jnp.where(s > 0, 1 / jnp.where(s > 0, s, 1), 0)
     g = jnp.where(c > 0, gap, both) * (over(s1) * over(s2))
-    angle = jnp.sqrt(g) * _polynomial(g)
+    angle = arccos_of_one_minus(g)
     theta = jnp.where(c > 0, angle, pi - angle)
     theta = jnp.where(product > 0, theta, pi / 2)
     return jnp.sqrt(gap * both), theta.astype(product.dtype)
-
-
-@lru_cache
-def _coefficients(degree):
-    """Powers of y = 1 - 2 g, highest first, of arccos(1 - g) / sqrt(g) on [0, 1]."""
-    count = 64
-    angle = (np.arange(count, dtype=np.longdouble) + 0.5) * (np.longdouble(pi) / count)
-    g = np.sin(angle / 2) ** 2
-    values = 2 * np.arcsin(np.sqrt(g / 2)) / np.sqrt(g)
-    orders = np.arange(degree + 1)[:, None]
-    series = (2 * values * np.cos(orders * angle)).mean(axis=1)
-    series[0] /= 2
-    powers = np.polynomial.chebyshev.cheb2poly(series.astype(np.float64))
-    return tuple(powers[::-1].tolist())
-
-
-def _polynomial(g):
-    """Horner's rule; the degree is what the precision asks for, with error below its rounding."""
-    y = 1 - 2 * g
-    total = jnp.zeros_like(g)
-    for a in _coefficients(20 if g.dtype == jnp.float64 else 10):
-        total = total * y + a
-    return total
 
 
 @_absolute_and_sign.defjvp
