@@ -118,9 +118,9 @@ def compare(row, folder):
     )
 
 
-def rows(peer, repeats, quick, only):
+def rows(peer, repeats, quick, only, skip):
     for name, workload in WORKLOADS.items():
-        if only not in name:
+        if only not in name or (skip and skip in name):
             continue
         for n in (min(workload.sizes[0], 200),) if quick else workload.sizes:
             for square in (False, True) if workload.square else (False,):
@@ -182,12 +182,15 @@ def main():
     parser.add_argument("--peer", required=True, help="the Python of the reference's environment")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", default="", help="rows whose network contains this text")
+    parser.add_argument("--skip", default="", help="rows whose network does not contain this text")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
     parser.add_argument("--output", type=Path, default=HERE / "results", help="without a suffix")
     arguments = parser.parse_args()
 
     results = []
-    for row in rows(arguments.peer, arguments.repeats, arguments.quick, arguments.only):
+    for row in rows(
+        arguments.peer, arguments.repeats, arguments.quick, arguments.only, arguments.skip
+    ):
         results.append(row)
         arguments.output.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
         arguments.output.with_suffix(".md").write_text(table(results, arguments.repeats))

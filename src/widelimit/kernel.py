@@ -191,7 +191,8 @@ class Kernel:
             return self._evaluate(graph, activations, stds, a, b, real, kinds, careful=careful)
 
         arrays = (*leaves1, *(leaves2 or ()), *self.stds)
-        if any(isinstance(v, jax.core.Tracer) for v in arrays):
+        # Inside a trace even operations on constants give tracers.
+        if any(isinstance(v, jax.core.Tracer) for v in (*arrays, jnp.zeros(()))):
             out, _ = run(self.stds, leaves1, leaves2, None, True)
             return _as_output(graph, out)
 

@@ -275,6 +275,14 @@ def test_jit_and_vmap_and_grad(act, rng):
     np.testing.assert_allclose(slope, numeric, rtol=1e-6)
 
 
+@pytest.mark.parametrize("act", [jax.nn.relu, jnp.tanh], ids=["formula", "series"])
+def test_constant_inputs_inside_jit(act, rng):
+    kernel = wl.kernel(*mlp(act, 1, 1.2, 0.3))
+    x = rng.normal(size=(3, 5))
+    for read in (kernel.ntk, kernel.ntk_diagonal):
+        np.testing.assert_allclose(jax.jit(lambda read=read: read(x))(), read(x), rtol=1e-11)
+
+
 @pytest.mark.parametrize(
     "act", [jax.nn.relu, pytest.param(jax.nn.elu, marks=pytest.mark.slow), jnp.sin],
     ids=["relu", "elu", "sin"],
