@@ -72,16 +72,20 @@ def test_a_kernel_three_percent_off_is_flagged(x, monkeypatch, factor):
     assert not report.agrees
 
 
-def test_one_wrong_entry_is_flagged(x, monkeypatch):
+def one_wrong_entry(monkeypatch, share):
     right = _verify._limit
 
     def wrong(net, x, kind):
         (block,) = right(net, x, kind)
         block = block.copy()
-        block[0, 1] += 0.05 * np.sqrt(block[0, 0] * block[1, 1]).item()
+        block[0, 1] += share * np.sqrt(block[0, 0] * block[1, 1]).item()
         return [block]
 
     monkeypatch.setattr(_verify, "_limit", wrong)
+
+
+def test_one_wrong_entry_is_flagged(x, monkeypatch):
+    one_wrong_entry(monkeypatch, 0.05)
     assert verify(mlp, MLP, x, multipliers=(1, 2, 4), ntk=False).verdict == "disagrees"
 
 
@@ -93,15 +97,7 @@ def test_few_draws_are_inconclusive_not_wrong(x):
 
 
 def test_one_wrong_entry_is_flagged_where_nothing_is_random(x, monkeypatch):
-    right = _verify._limit
-
-    def wrong(net, x, kind):
-        (block,) = right(net, x, kind)
-        block = block.copy()
-        block[0, 1] += 0.03 * np.sqrt(block[0, 0] * block[1, 1]).item()
-        return [block]
-
-    monkeypatch.setattr(_verify, "_limit", wrong)
+    one_wrong_entry(monkeypatch, 0.03)
     assert verify(lambda w, x: w @ x, shapes((4, 3))[0], x).ntk.verdict == "disagrees"
 
 

@@ -77,6 +77,17 @@ def test_float32_is_as_good_as_it_can_be(rng):
         np.testing.assert_allclose(b, a, rtol=1e-5)
 
 
+def test_deep_relu_on_its_diagonal(rng):
+    """k(x, x) stays as it is under He scaling, and the NTK counts the layers: K (depth + 1)."""
+    depth = 50
+    f, shapes = mlp(jax.nn.relu, depth, np.sqrt(2))
+    x = rng.normal(size=(3, 5))
+    nngp, ntk = wl.kernel(f, shapes).both(x)
+    expected = (x**2).mean(1)
+    np.testing.assert_allclose(np.diag(nngp), expected, rtol=1e-12)
+    np.testing.assert_allclose(np.diag(ntk), expected * (depth + 1), rtol=1e-12)
+
+
 # --------------------------------------------------------------------------- equal spellings
 
 DENSE = {
@@ -182,7 +193,7 @@ def test_standard_parameterization_weights_layers_by_width(rng):
 
 
 def test_frozen_arrays_stay_in_the_prior_and_leave_the_tangent_kernel(rng):
-    f, shapes = mlp(jax.lax.erf, 1, 1.2, 0.3)
+    f, shapes = mlp(jax.nn.relu, 2, 1.2, 0.3)
     x = rng.normal(size=(3, 5))
     full = wl.kernel(f, shapes)
     names = full.names

@@ -68,6 +68,14 @@ REFUSED = {
     "difference of means on a field": added(
         lambda h, g, x: ROOT * ((relu(h).mean() - relu(g).mean()) + 0 * h)),
     "mean through a layer": lambda p, x: p[2] @ (first(p, x).mean() + 0 * first(p, x)),
+    "summed over copies": added(
+        lambda h, g, x: (np.ones(N) * ((h**2).mean() - x @ x / 4)).sum() / ROOT + 0 * h),
+    "dot product with ones": inside(
+        lambda h, g, x: (np.ones(N) * (jnp.abs(h).mean() - jnp.abs(g).mean())) @ np.ones(N) / ROOT),
+    "matrix with a large factor": inside(
+        lambda h, g, x: (jnp.stack([h.mean(), (h**3).mean()]) @ (ROOT * np.eye(2)))[0]),
+    "ratio to a large power": lambda p, x: read_out(p, erf(
+        first(p, x) * ((first(p, x) ** 2).mean() / ((p[1] @ x / 2) ** 2).mean()) ** ROOT)),
     "constant direction": inside(lambda h, g, x: A_UNIT @ h),
     "first channel": gated(lambda h, g, x: jnp.where(jnp.arange(N) == 0, h, 0.0).sum()),
     "constant matrix": lambda p, x: read_out(p, relu(A_MATRIX @ first(p, x) / ROOT)),
@@ -98,6 +106,8 @@ def normal(h):
 
 
 AGREES = {
+    "doubled, shifted, pooled": lambda p, x: read_out(
+        p, erf(2 * (first(p, x) + 0.5)) * (1 - 0.5 * (p[4] + 1))),
     "normalised and scaled": lambda p, x: read_out(p, erf(10 * normal(first(p, x)))),
     "normalised and scaled by the root": lambda p, x: read_out(
         p, normal(first(p, x)) * ROOT) / ROOT,

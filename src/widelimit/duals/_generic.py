@@ -11,10 +11,9 @@ from ._atoms import ExpPoly
 from ._closed import form_pair
 from ._geometry import geometry
 from ._hermite import hermite_difference, hermite_sum, series, terms
-from ._line import is_traced
 from ._moments import floor_variance, mean_value, second_value, slope_value
 from ._plane import plane
-from ._sums import instantiate, is_zero
+from ._sums import instantiate, is_traced, is_zero
 
 
 def slow_tolerance(dtype):

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ._sums import is_traced
+
 REACH = 12.0
 _LADDER = [0.015, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 0.7, 0.85, 1.0, 1.25, 1.5, 1.75, 2.0]
 _LADDER += [2.25, 2.5, 2.75, 3, 3.5, 4, 4.5, 5, 5.5, 6, 6.5, 7, 7.5, 8, 8.5, 9, 9.5, 10, 11, 12]
@@ -159,11 +161,6 @@ def row_rule(phi, q, params, order):
     replaced = jnp.any(panel[:, None] == owner, axis=0)
     extra = jnp.broadcast_to(phi.fn(s * nodes, *params), nodes.shape).astype(dtype)
     return Row(jnp.where(replaced, 0, fixed), extra, nodes, weights.astype(dtype))
-
-
-def is_traced(*trees):
-    """Whether some array is still a tracer; if none is, programs can be run piece by piece."""
-    return any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(trees))
 
 
 def over_chunks(fun, q, params, chunk=2048):

@@ -1,8 +1,7 @@
 """Builders: every node is made here, once for the same contents.
 
-A Gaussian field with a mean is always a flat sum of known values and of fields of mean zero: sums
-are flattened, and linear operations are carried out on the values and on the fields apart. The
-formulas for Gaussian fields rely on it, as they are those of mean zero.
+A Gaussian field with a mean is always a flat sum of known values and of fields of mean zero (see
+``apart.py``). The formulas for Gaussian fields rely on it, as they are those of mean zero.
 """
 
 from __future__ import annotations
@@ -13,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from widelimit.errors import Where
+from widelimit.graph import apart
 from widelimit.graph import nodes as n
+from widelimit.graph.arrange import over_axes
 from widelimit.graph.index import Draw, fingerprint
 from widelimit.graph.nodes import Part, Shape, whole
 from widelimit.graph.scalar import Scalar
@@ -114,13 +115,7 @@ class Builder:
 
     def add(self, shape: Shape, channels: Shape, terms: Iterable[Part]) -> n.Field:
         """The sum of parts, at least one of them a field; zeros are dropped."""
-        flat: list[Part] = []
-        for t in terms:
-            if n.shifted(t.node):
-                flat += [Part(p.node, tuple(t.dims[k] for k in p.dims)) for p in t.node.parts]  # type: ignore[attr-defined]
-            else:
-                flat.append(t)
-        kept = tuple(t for t in flat if not _is_zero(t.node))
+        kept = tuple(t for t in apart.flattened(terms) if not _is_zero(t.node))
         if len(kept) == 1:
             (only,) = kept
             as_it_is = only.node.shape == shape and only.dims == tuple(range(len(shape)))
@@ -138,14 +133,7 @@ class Builder:
             assert isinstance(operand.node, n.Field)
             return operand.node
         if n.shifted(operand.node):
-            inside = lambda p: Part(p.node, tuple(operand.dims[k] for k in p.dims))
-            terms = [inside(p) for p in operand.node.parts]  # type: ignore[attr-defined]
-            scaled = [
-                self._times(shape, factor, t) if isinstance(t.node, n.Value)
-                else self.scale(shape, channels, factor, t)
-                for t in terms
-            ]
-            return self.add(shape, channels, [whole(x) for x in scaled])
+            return apart.scale(self, shape, channels, factor, operand)
         key = ("scale", shape, channels, _key(factor), _key(operand))
         return self._once(key, lambda: n.Scale(shape, channels, self.where, factor, operand))
 
@@ -229,19 +217,13 @@ class Builder:
 
                 return self.rebuild(operand, shape, operand.channels, inside)
         if n.shifted(operand):
-            mapped: list[n.Node] = []
-            for t in operand.parts:
-                if isinstance(t.node, n.Value):
-                    run = over_axes(function, len(operand.shape), acted)
-                    full = self._full(operand.shape, t)
-                    known = (full, *values)
-                    dtype = t.node.dtype
-                    mapped.append(self.compute(name, run, known, shape, dtype))
-                else:
-                    term = self.add(operand.shape, operand.channels, [t])
-                    options = {"selects": selects, "pure": pure, "name": name}
-                    mapped.append(self.map(term, acted, out, function, values, **options))  # type: ignore[arg-type]
-            return self.add(shape, operand.channels, [whole(x) for x in mapped])
+            known, rest = apart.split(self, operand, operand.channels)
+            run = over_axes(function, len(operand.shape), acted)
+            moved = self.compute(name, run, (known, *values), shape, known.dtype)
+            assert isinstance(rest, n.Field)
+            options = {"selects": selects, "pure": pure, "name": name}
+            linear = self.map(rest, acted, out, function, values, **options)  # type: ignore[arg-type]
+            return self.add(shape, operand.channels, [whole(moved), whole(linear)])
         self._keep.append(function)
         key = ("map", id(operand), acted, out, id(function), *(id(v) for v in values))
         return self._once(
@@ -285,54 +267,12 @@ class Builder:
         shape[axis] = sum(p.shape[axis] for p in pieces)
         gaussian = all(isinstance(p, n.Value) or n.is_gaussian(p) for p in pieces)
         if gaussian and not all(n.zero_mean(p) for p in pieces):
-            split = [self._split(p, channels) for p in pieces]
-            dtype = np.result_type(*(known.dtype for known, _ in split))
-            known = self.compute(
-                "concatenate", lambda *x: _concatenate(x, axis), tuple(k for k, _ in split),
-                tuple(shape), dtype,
-            )
-            centred = self.join(tuple(c for _, c in split), axis, channels)
-            return self.add(tuple(shape), channels, [whole(known), whole(centred)])
+            means, centred = zip(*(apart.split(self, p, channels) for p in pieces))
+            known = apart.joined(self, means, axis, tuple(shape))
+            rest = self.join(centred, axis, channels)
+            return self.add(tuple(shape), channels, [whole(known), whole(rest)])
         key = ("join", axis, *(id(p) for p in pieces))
         return self._once(key, lambda: n.Join(tuple(shape), channels, self.where, pieces, axis))
-
-    def _full(self, shape: Shape, part: Part) -> n.Value:
-        """A value in all axes of a larger shape."""
-        assert isinstance(part.node, n.Value)
-        return self._times(shape, Part(self.constant(np.ones((), part.node.dtype)), ()), part)
-
-    def _times(self, shape: Shape, a: Part, b: Part) -> n.Value:
-        """The product of two values, in all axes of ``shape``."""
-        assert isinstance(a.node, n.Value)
-        assert isinstance(b.node, n.Value)
-        if isinstance(a.node, n.Constant) and isinstance(b.node, n.Constant):
-            return self.constant(
-                _in_axes(a.node.array, a.dims, shape) * _in_axes(b.node.array, b.dims, shape)
-            )
-
-        def product(x: Any, y: Any) -> Any:
-            return _in_axes(x, a.dims, shape) * _in_axes(y, b.dims, shape)
-
-        dtype = np.result_type(a.node.dtype, b.node.dtype)
-        node = self.compute("mul", product, (a.node, b.node), shape, dtype)
-        self.sizes.note(node, self.sizes.of(a.node).times(self.sizes.of(b.node)))
-        return node
-
-    def _split(self, node: n.Node, channels: Shape) -> tuple[n.Value, n.Node]:
-        """A Gaussian node as its mean and a node of mean zero, both in its own axes."""
-        zero = self.constant(np.zeros(node.shape))
-        if isinstance(node, n.Value):
-            return node, zero
-        assert isinstance(node, n.Field)
-        if not n.shifted(node):
-            return zero, node
-        known = [self._full(node.shape, t) for t in node.parts if isinstance(t.node, n.Value)]
-        rest = [t for t in node.parts if not isinstance(t.node, n.Value)]
-        total = known[0] if len(known) == 1 else self.compute(
-            "add", lambda *x: sum(x), tuple(known), node.shape,
-            np.result_type(*(k.dtype for k in known)),
-        )
-        return total, self.add(node.shape, channels, rest)
 
     def rebuild(
         self, node: n.Field, shape: Shape, channels: Shape, change: Callable[[Part], Part]
@@ -351,54 +291,6 @@ class Builder:
                 )
         msg = f"{type(node).__name__} is not pointwise"
         raise TypeError(msg)
-
-    def centred(self, node: n.Field) -> tuple[tuple[Part, ...], Part]:
-        """Split a Gaussian field into its known parts and a zero-mean Gaussian."""
-        if not n.shifted(node):
-            if not n.zero_mean(node):
-                msg = "a Gaussian field whose mean is not written apart"
-                raise NotImplementedError(msg)
-            return (), whole(node)
-        known = tuple(t for t in node.parts if isinstance(t.node, n.Value))
-        rest = tuple(t for t in node.parts if not isinstance(t.node, n.Value))
-        if len(rest) == 1:
-            return known, rest[0]
-        return known, whole(self.add(node.shape, node.channels, rest))
-
-
-def over_axes(function: Callable[..., Any], rank: int, acted: tuple[int, ...]) -> Callable:
-    """``function`` on the acted axes of one array; the other axes come first in the result."""
-    import jax
-    import jax.numpy as jnp
-
-    untouched = tuple(k for k in range(rank) if k not in acted)
-
-    def apply(array: Any, *values: Any) -> Any:
-        moved = jnp.transpose(array, (*untouched, *acted))
-        call = lambda block: function(block, *values)
-        for _ in untouched:
-            call = jax.vmap(call)
-        return call(moved)
-
-    return apply
-
-
-def _in_axes(array: Any, dims: tuple[int, ...], shape: Shape) -> Any:
-    """An array whose axis k is axis ``dims[k]`` of ``shape``, in all of its axes."""
-    import jax.numpy as jnp
-
-    xp = np if isinstance(array, np.ndarray) else jnp
-    order = sorted(range(len(dims)), key=lambda k: dims[k])
-    wide = [1] * len(shape)
-    for k in dims:
-        wide[k] = shape[k]
-    return xp.broadcast_to(xp.reshape(xp.transpose(array, order), wide), shape)
-
-
-def _concatenate(arrays: tuple[Any, ...], axis: int) -> Any:
-    import jax.numpy as jnp
-
-    return jnp.concatenate(arrays, axis)
 
 
 def _all_parts(node: n.Field) -> tuple[Part, ...]:

@@ -43,6 +43,11 @@ def whole(node: Node) -> Part:
     return Part(node, tuple(range(len(node.shape))))
 
 
+def within(part: Part, dims: tuple[int, ...]) -> Part:
+    """The part of a node whose own axes are axes ``dims`` of something larger."""
+    return Part(part.node, tuple(dims[k] for k in part.dims))
+
+
 # --------------------------------------------------------------------------- values
 
 

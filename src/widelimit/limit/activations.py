@@ -164,13 +164,12 @@ def _is_singular(fn: Function) -> bool:
     The places where it is largest are searched for the peak, and its sizes at two distances from
     there compared: 10^-7 and 10^-3, between which |u - p|^(-1/2) grows by 10^2.
     """
-    grid = _GRID
-    size = np.abs(duals.probe(fn, grid))
+    size = np.abs(duals.probe(fn, _GRID))
     if not np.all(np.isfinite(size)):
         return True
     peaks = 1 + np.flatnonzero((size[1:-1] >= size[:-2]) & (size[1:-1] >= size[2:]))
     peaks = peaks[np.argsort(-size[peaks])][:16]
-    low, high = np.resize(grid[peaks - 1], 16), np.resize(grid[peaks + 1], 16)
+    low, high = np.resize(_GRID[peaks - 1], 16), np.resize(_GRID[peaks + 1], 16)
     if peaks.size == 0:
         return False
     for _ in range(60):

@@ -36,7 +36,7 @@ def factors_of(node: n.Node) -> list[Term]:
 
 def _terms(part: Part) -> list[Term]:
     node, dims = part.node, part.dims
-    inside = lambda p: Part(p.node, tuple(dims[k] for k in p.dims))
+    inside = lambda p: n.within(p, dims)
     if isinstance(node, n.Value):
         return [((part,), ())]
     match node:

@@ -47,6 +47,8 @@ class Average:
         The logarithm of the value's size, apart from its growth with the width.
     cancels
         The value may be zero in the limit: it is a difference of such values.
+    spread
+        The logarithm of what powers have made of the relative fluctuation.
     """
 
     width: int
@@ -55,6 +57,7 @@ class Average:
     vanishing: bool
     size: float = 0.0
     cancels: bool = False
+    spread: float = 0.0
 
     @property
     def settled(self) -> bool:
@@ -108,8 +111,15 @@ def refuse(what: str, average: Average, where: Where | None) -> AmbiguousScaleEr
 def after(name: str, operands: list[Seen], where: Where | None) -> Average | None:
     """The record of an elementwise result, or an error where the limit would be wrong."""
     records = [o.average for o in operands if o.average is not None]
-    if not records:
+    result = _after(name, operands, records, where) if records else None
+    if result is None:
         return None
+    return replace(result, spread=max(result.spread, *(r.spread for r in records)))
+
+
+def _after(
+    name: str, operands: list[Seen], records: list[Average], where: Where | None
+) -> Average | None:
     first = records[0]
     worst = max(records, key=lambda r: r.exponent)
     settled = all(r.steady for r in records)
@@ -190,6 +200,7 @@ def _power(name: str, operands: list[Seen], where: Where | None) -> Average:
     return replace(
         record, exponent=record.exponent * power, relative=record.relative or even,
         size=record.size * power, cancels=record.cancels and power > 0,
+        spread=record.spread + max(math.log(abs(power)), 0.0) if power else record.spread,
     )
 
 
@@ -207,7 +218,10 @@ def follow(b: Builder, node: n.Node, average: Average | None) -> None:
             gone = average.vanishing or average.cancels
             whole = average.exponent * log + max(average.size, -SMALLEST)
             b.sizes.note(
-                node, Size(NOTHING if gone else whole, whole - log / 2, average.width)
+                node,
+                Size(
+                    NOTHING if gone else whole, whole - log / 2 + average.spread, average.width
+                ),
             )
         return
     size = b.sizes.of(node)

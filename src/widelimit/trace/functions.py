@@ -9,6 +9,7 @@ import numpy as np
 
 from widelimit.graph import nodes as n
 from widelimit.graph import scalar as s
+from widelimit.graph.apart import centred
 from widelimit.graph.build import Builder
 from widelimit.graph.nodes import Part
 
@@ -51,14 +52,14 @@ class _Reader:
 
     def read(self, part: Part) -> s.Scalar:
         node, dims = part.node, part.dims
-        inside = lambda p: Part(p.node, tuple(dims[k] for k in p.dims))
+        inside = lambda p: n.within(p, dims)
         if isinstance(node, n.Value):
             return self.value(part)
         if n.is_gaussian(node):
             assert isinstance(node, n.Field)
             if self.peel and isinstance(node, n.Scale):
                 return _times(self.read(inside(node.factor)), self.read(inside(node.operand)))
-            known, rest = self.b.centred(node)
+            known, rest = centred(self.b, node)
             core = inside(rest)
             again = self.peel and core.node is not node and isinstance(core.node, n.Scale)
             expression = self.read(core) if again else self.be_root(core)

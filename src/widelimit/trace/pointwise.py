@@ -12,6 +12,7 @@ import numpy as np
 from widelimit.errors import NotGaussianError
 from widelimit.graph import nodes as n
 from widelimit.graph import scalar as s
+from widelimit.graph.arrange import in_axes
 from widelimit.graph.build import Builder
 from widelimit.graph.nodes import Part
 from widelimit.trace.arrays import (
@@ -54,23 +55,13 @@ def _known(b: Builder, name: str, function: Elementwise, arrays: list[Array], dt
     rank = len(together.shape)
 
     def call(*blocks: Any) -> Any:
-        placed = [_place(x, p.dims, rank) for x, p in zip(blocks, together.parts)]
+        placed = [in_axes(jnp.asarray(x), p.dims, rank) for x, p in zip(blocks, together.parts)]
         return function(*jnp.broadcast_arrays(*placed))
 
     arguments = tuple(p.node for p in together.parts)
     node = b.compute(name, call, arguments, together.shape, dtype)  # type: ignore[arg-type]
     follow(b, node, record)
     return Array(node, together.axes, record)
-
-
-def _place(block: Any, dims: tuple[int, ...], rank: int) -> Any:
-    block = jnp.asarray(block)
-    order = sorted(range(len(dims)), key=lambda k: dims[k])
-    block = jnp.transpose(block, order)
-    shape = [1] * rank
-    for k in order:
-        shape[dims[k]] = block.shape[order.index(k)]
-    return jnp.reshape(block, shape)
 
 
 def _record(b: Builder, name: str, arrays: list[Array]) -> Average | None:
@@ -180,7 +171,7 @@ def _has_tangent(node: n.Node) -> bool:
 def _distribute(b: Builder, together: Aligned, one: Part, other: Part) -> n.Field:
     """(value + tangent) · other, so that a Gaussian stays Gaussian."""
     shape, channels = together.shape, together.channels
-    inside = lambda p: Part(p.node, tuple(one.dims[k] for k in p.dims))
+    inside = lambda p: n.within(p, one.dims)
     match one.node:
         case n.Sum(terms=terms):
             products = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sysconfig
 from collections.abc import Callable
@@ -130,7 +131,9 @@ class Reader:
                 assert gone_one is not None
                 raise refuse(eqn.primitive.name, gone_one, self.b.where)
             gone = _keeps_zero(eqn, run, operands, nothing)
-            record = replace(worst, relative=False, vanishing=gone)
+            size = worst.size + _gain(eqn, operands)
+            cancels = any(r.vanishing or r.cancels for r in records)
+            record = replace(worst, relative=False, vanishing=gone, cancels=cancels, size=size)
         variables = [o for o, v in zip(operands, eqn.invars) if not isinstance(v, Literal)]
         if all(is_constant(o) for o in variables):
             with jax.ensure_compile_time_eval():
@@ -160,6 +163,20 @@ ALWAYS: set[str] = set()
 
 DECIDES = {"argmax", "argmin", "top_k", "sort"}
 """Operations whose result depends on the smallest differences of their operands."""
+
+
+def _gain(eqn: JaxprEqn, operands: list[Array]) -> float:
+    """The logarithm of how much larger a result can be than the operands with a record."""
+    name = eqn.primitive.name
+    if name in ("cumsum", "fft", "conv_general_dilated"):
+        return math.log(max(math.prod(eqn.invars[-1].aval.shape), 1))
+    if name != "dot_general":
+        return 0.0
+    left, right = operands
+    (contracted, _), _ = eqn.params["dimension_numbers"]
+    terms = math.prod(left.shape[k] for k in contracted)
+    largest = [float(np.max(np.abs(concrete(o)))) for o in (left, right) if is_constant(o)]
+    return math.log(max(terms * math.prod(largest), 1e-20))
 
 
 def _keeps_zero(
