@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ from jaxtyping import Array, Float, PyTree
 
 from widelimit.graph import nodes as n
 from widelimit.graph.show import table
+from widelimit.graph.simplify import simplified
 from widelimit.graph.walk import reachable
 from widelimit.limit.activations import Activations
 from widelimit.limit.differences import has_close_pairs
@@ -48,7 +50,8 @@ class _Cache:
     def __init__(self, description: Description) -> None:
         self.description = description
         self.constant = tuple(_is_zero(p.std) for p in description.priors)
-        self.graphs: dict[Any, tuple[Graph, Activations]] = {}
+        self.graphs: dict[Any, Graph] = {}
+        self.evaluated: dict[int, tuple[Graph, Activations]] = {}
         self.compiled: dict[Any, Callable[..., Any]] = {}
         self.staged: dict[Any, bool] = {}
 
@@ -161,7 +164,7 @@ class Kernel:
 
     def graph(self, x: PyTree) -> Graph:
         """The network as read for inputs shaped like the batch ``x``."""
-        return self._graph(_example(jax.tree.map(jnp.asarray, x)))[0]
+        return self._graph(_example(jax.tree.map(jnp.asarray, x)))
 
     def describe(self, x: PyTree) -> str:
         """A table of the network as read: node, positions, channels, source line."""
@@ -169,7 +172,7 @@ class Kernel:
 
     # ----------------------------------------------------------------- inside
 
-    def _graph(self, example: Any) -> tuple[Graph, Activations]:
+    def _graph(self, example: Any) -> Graph:
         leaves, structure = jax.tree.flatten(example)
         key = (structure, tuple((s.shape, str(s.dtype)) for s in leaves))
         if key not in self._cache.graphs:
@@ -178,12 +181,23 @@ class Kernel:
                 Leaf(name, tuple(a.shape), float(p.mean), zero, _number(p.std))
                 for name, a, p, zero in zip(d.names, d.arrays, d.priors, self._cache.constant)
             )
-            self._cache.graphs[key] = (read(d.apply, d.arrays, infos, example), Activations())
+            self._cache.graphs[key] = read(d.apply, d.arrays, infos, example)
         return self._cache.graphs[key]
+
+    def _evaluated(self, example: Any) -> tuple[Graph, Activations]:
+        """The graph that kernels are computed from, without what vanishes in the limit."""
+        graph = self._graph(example)
+        key = id(graph)
+        if key not in self._cache.evaluated:
+            nodes = simplified([o.node for o in graph.outputs])
+            outputs = tuple(replace(o, node=x) for o, x in zip(graph.outputs, nodes))
+            plain = replace(graph, outputs=outputs, nodes=tuple(reachable(nodes)))
+            self._cache.evaluated[key] = (plain, Activations())
+        return self._cache.evaluated[key]
 
     def _kernels(self, x1: PyTree, x2: PyTree | None, kinds: tuple[str, ...]) -> tuple:
         x1, x2, example = check_inputs(x1, x2)
-        graph, activations = self._graph(example)
+        graph, activations = self._evaluated(example)
         leaves1 = jax.tree.leaves(x1)
         leaves2 = None if x2 is None else jax.tree.leaves(x2)
 
@@ -230,7 +244,8 @@ class Kernel:
         """
         key = (id(graph), kinds)
         if key not in self._cache.staged:
-            self._cache.staged[key] = activations.series(graph.nodes, derivative="ntk" in kinds)
+            nodes = [o.node for o in graph.outputs]
+            self._cache.staged[key] = activations.series(nodes, derivative="ntk" in kinds)
         return self._cache.staged[key]
 
     @staticmethod
@@ -272,7 +287,7 @@ class Kernel:
 
     def _diagonals(self, x: PyTree, kinds: tuple[str, ...]) -> tuple:
         x, _, example = check_inputs(x, None)
-        graph, activations = self._graph(example)
+        graph, activations = self._evaluated(example)
 
         def run(stds: Any, leaves: Any) -> Any:
             side = Side(leaves, leaves[0].shape[0])

@@ -180,6 +180,19 @@ def test_autodiff_derivative_not_distributional():
     assert duals.pair(plain, plain, *arguments, derivative=True).derivative[0] == 0.0
 
 
+@pytest.mark.parametrize("scale", [1.0, 1 / 2.4020563531719796, 0.3])
+def test_derivatives_of_closed_forms_are_closed(scale):
+    """E[erf'(u) erf'(v)] = (4 / pi) a² / sqrt((1 + 2a²q1)(1 + 2a²q2) - 4a⁴c²), for erf(a u)."""
+    phi = duals.Activation(lambda u: 0.5 + 0.5 * jax.scipy.special.erf(scale * u))
+    assert phi.prime.form is not None
+    assert phi.prime.prime.form is not None
+    q1, q2, c = grid((1e-3, 1.0, 30.0))
+    a = 2 * scale**2
+    want = a / 2 / np.pi / np.sqrt((1 + a * q1) * (1 + a * q2) - (a * c) ** 2)
+    got = duals.pair(phi, phi, q1, q2, c, derivative=True).derivative
+    np.testing.assert_allclose(got, want, rtol=3e-13)
+
+
 def test_recognised_however_spelled():
     spellings = [jax.nn.relu, lambda x: jnp.maximum(x, 0), lambda x: x * (x > 0)]
     assert {duals.Activation(f).family for f in spellings} == {"relu"}

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._analysis import Analysis, analyse
+from ._atoms import slope_form
 from ._probe import elementwise_derivative
 from ._recognise import recognise
 
@@ -26,6 +27,8 @@ class Activation:
     n_params
         Number of parameters after ``u``. With parameters nothing is recognised, and ``fn`` is
         taken to be continuous in ``u`` and in its parameters.
+    derivative_of
+        The activation whose autodiff derivative ``fn`` is, if any: its closed form suggests one.
 
     Attributes
     ----------
@@ -38,9 +41,10 @@ class Activation:
         parameters: the series, and plane quadrature where it converges slowly).
     """
 
-    def __init__(self, fn, *, n_params=0):
+    def __init__(self, fn, *, n_params=0, derivative_of=None):
         self.fn = fn
         self.n_params = n_params
+        self._base = derivative_of
 
     def __call__(self, u, *params):
         return self.fn(u, *params)
@@ -51,7 +55,10 @@ class Activation:
 
     @cached_property
     def _match(self):
-        return recognise(self.fn) if self.n_params == 0 else None
+        if self.n_params:
+            return None
+        form = self._base.form if self._base else None
+        return recognise(self.fn, slope_form(form) if form else None)
 
     @property
     def family(self):
@@ -84,7 +91,8 @@ class Activation:
     @cached_property
     def prime(self):
         """The autodiff derivative in u, as an activation."""
-        return Activation(elementwise_derivative(self.fn), n_params=self.n_params)
+        slope = elementwise_derivative(self.fn)
+        return Activation(slope, n_params=self.n_params, derivative_of=self)
 
     @cached_property
     def euler(self):

@@ -82,6 +82,9 @@ class ExpPoly:
         total = npoly.polyadd(derivative_of(self.coefficients), inner)
         return ExpPoly(tuple(float(a) for a in total), self.alpha, self.beta)
 
+    def pieces(self):
+        return (self.derivative(),)
+
     def mean(self, q):
         spread = 1 - 2 * self.beta * q
         variance = q / spread
@@ -103,6 +106,9 @@ class SignPoly:
 
     def __call__(self, u):
         return np.polynomial.polynomial.polyval(u, self.coefficients) * np.sign(u)
+
+    def pieces(self):
+        return (SignPoly(derivative_of(self.coefficients)),)
 
     def mean_of_derivative(self, k, q):
         """Odd terms give E|u|^j; each derivative of the sign gives a Dirac at zero."""
@@ -137,6 +143,9 @@ class Trig:
     def __call__(self, u):
         return self.amplitude * np.sin(self.frequency * u + self.phase)
 
+    def pieces(self):
+        return (Trig(self.amplitude * self.frequency, self.frequency, self.phase + pi / 2),)
+
     def mean_of_derivative(self, k, q):
         factor = self.amplitude * self.frequency**k * np.sin(self.phase + k * pi / 2)
         return float(factor) * jnp.exp(-(self.frequency**2) * q / 2)
@@ -156,6 +165,11 @@ class Erf:
     def __call__(self, u):
         return self.amplitude * u**self.power * erf(self.b * u)
 
+    def pieces(self):
+        height = 2 * self.b / sqrt(pi) * self.amplitude
+        bell = ExpPoly((0.0,) * self.power + (height,), beta=-self.b * self.b)
+        return (Erf(self.amplitude, self.b), bell) if self.power else (bell,)
+
     def mean_of_derivative(self, k, q):
         """From E[erf(b (v + m))] = erf(r m), r = b / sqrt(1 + 2 b^2 q), differentiated in m."""
         r = self.b / jnp.sqrt(1 + 2 * self.b**2 * q)
@@ -168,3 +182,18 @@ class Erf:
 
     def mean(self, q):
         return self.mean_of_derivative(0, q)
+
+
+def slope_form(form):
+    """The atoms of the derivative of a sum of atoms, away from its jumps."""
+    polynomials, others = {}, []
+    for piece in (piece for atom in form for piece in atom.pieces()):
+        if isinstance(piece, ExpPoly):
+            exponent = piece.alpha, piece.beta
+            polynomials[exponent] = npoly.polyadd(
+                polynomials.get(exponent, (0.0,)), piece.coefficients
+            )
+        elif not isinstance(piece, SignPoly) or any(piece.coefficients):
+            others.append(piece)
+    sums = [ExpPoly(tuple(map(float, p)), *e) for e, p in polynomials.items() if np.any(p)]
+    return tuple(sums) + tuple(others) or (ExpPoly((0.0,)),)

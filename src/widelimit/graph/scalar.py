@@ -6,7 +6,7 @@ the Gaussian root, so that any spelling of an activation ends as one scalar func
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,20 +72,18 @@ def evaluate(expression: Scalar, u: Any, parameters: tuple[Any, ...] = ()) -> An
     return visit(expression)
 
 
-def substitute(expression: Scalar, variable: Scalar, offset: int) -> Scalar:
-    """Replace the variable by ``variable`` and shift the parameters' numbers by ``offset``."""
+def bind(expression: Scalar, arguments: Sequence[Scalar]) -> Scalar:
+    """Replace the k-th deterministic argument by ``arguments[k]``."""
     memo: dict[int, Scalar] = {}
 
     def visit(node: Scalar) -> Scalar:
         if id(node) not in memo:
             match node:
-                case Variable():
-                    new: Scalar = variable
                 case Parameter(number):
-                    new = Parameter(number + offset) if offset else node
-                case Operation(name, function, arguments):
-                    changed = tuple(visit(a) for a in arguments)
-                    same = all(x is y for x, y in zip(changed, arguments))
+                    new = arguments[number]
+                case Operation(name, function, inner):
+                    changed = tuple(visit(a) for a in inner)
+                    same = all(x is y for x, y in zip(changed, inner))
                     new = node if same else Operation(name, function, changed)
                 case _:
                     new = node

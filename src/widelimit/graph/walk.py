@@ -5,8 +5,8 @@ from __future__ import annotations
 from widelimit.graph import nodes as n
 
 
-def reachable(roots: list[n.Node]) -> list[n.Node]:
-    """The nodes that the roots depend on, inputs first."""
+def reachable(roots: list[n.Node], *, through_values: bool = True) -> list[n.Node]:
+    """The nodes that the roots depend on, inputs first; or only up to the first values met."""
     order: list[n.Node] = []
     seen: set[int] = set()
     stack: list[tuple[n.Node, bool]] = [(r, False) for r in reversed(roots)]
@@ -17,7 +17,8 @@ def reachable(roots: list[n.Node]) -> list[n.Node]:
         elif id(node) not in seen:
             seen.add(id(node))
             stack.append((node, True))
-            stack.extend((c, False) for c in reversed(children(node)))
+            if through_values or isinstance(node, n.Field):
+                stack.extend((c, False) for c in reversed(children(node)))
     return order
 
 

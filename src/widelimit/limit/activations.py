@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -14,6 +14,7 @@ from widelimit import duals
 from widelimit.errors import NotGaussianError
 from widelimit.graph import nodes as n
 from widelimit.graph.scalar import evaluate
+from widelimit.graph.walk import reachable
 
 Function = Callable[..., Any]
 
@@ -47,10 +48,10 @@ class Activations:
         """Whether a function jumps: its weak derivative is then no function."""
         return _remembered(_JUMPS, a, lambda: _jumps(a))
 
-    def series(self, nodes: Iterable[n.Node], *, derivative: bool) -> bool:
-        """Whether some moment of these nodes has no closed form, and is a program to compile."""
+    def series(self, outputs: list[n.Node], *, derivative: bool) -> bool:
+        """Whether a moment of pairs of examples has no closed form, and is a program to compile."""
         pairs: dict[tuple, tuple] = {}
-        functions = [(x, self.of(x)) for x in nodes if isinstance(x, n.Apply)]
+        functions = [(x, self.of(x)) for x in _in_pairs(outputs) if isinstance(x, n.Apply)]
         for i, (x, f) in enumerate(functions):
             for y, g in functions[i:]:
                 if f is g or set(x.draws) & set(y.draws):
@@ -86,6 +87,11 @@ class Activations:
             self._keep.extend(keep)
             self._table[key] = make()
         return self._table[key]
+
+
+def _in_pairs(outputs: list[n.Node]) -> list[n.Field]:
+    """The fields whose moments are taken over pairs; of others only the mean is."""
+    return [x for x in reachable(outputs, through_values=False) if isinstance(x, n.Field)]
 
 
 _FINITE: WeakKeyDictionary = WeakKeyDictionary()

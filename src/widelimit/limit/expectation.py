@@ -23,6 +23,7 @@ class Factor:
     apply: tuple[n.Apply, ...] = ()
     values: tuple[Part, ...] = ()
     activation: Any = None
+    order: int = 0
 
 
 Term = tuple[tuple[Part, ...], tuple[Factor, ...]]
@@ -84,20 +85,24 @@ def differentiated(ev: Evaluation, factor: Factor) -> Factor | None:
     activation = activation_of(ev, factor)
     if activation is duals.IDENTITY:
         return None
-    return replace(factor, activation=ev.activations.derivative(activation))
+    return _slope_of(ev, factor, activation)
+
+
+def _slope_of(ev: Evaluation, factor: Factor, activation: Any) -> Factor:
+    slope = ev.activations.derivative(activation)
+    return replace(factor, activation=slope, order=factor.order + 1)
 
 
 def expect(
     ev: Evaluation, factors: tuple[tuple[Factor, int], ...], rank: int, pairing: Pairing
 ) -> Any:
     """E[Π factors]; each factor comes with its operand, left (0) or right (1)."""
-    merged = _merge(ev, factors, pairing)
     groups: list[list[tuple[Factor, int]]] = []
-    for item in merged:
+    for item in factors:
         touching = [g for g in groups if any(_related(ev, item[0], f) for f, _ in g)]
         joined = [item, *(x for g in touching for x in g)]
         groups = [g for g in groups if g not in touching]
-        groups.append(sorted(joined, key=lambda x: merged.index(x)))
+        groups.append(sorted(joined, key=lambda x: factors.index(x)))
     out: Any = 1.0
     for g in groups:
         out = times(out, _group(ev, g, rank, pairing))
@@ -111,7 +116,7 @@ def _related(ev: Evaluation, a: Factor, b: Factor) -> bool:
 
 
 def _merge(
-    ev: Evaluation, factors: tuple[tuple[Factor, int], ...], pairing: Pairing
+    ev: Evaluation, factors: list[tuple[Factor, int]], pairing: Pairing
 ) -> list[tuple[Factor, int]]:
     """Functions of the same variable become one function of it."""
     out: list[tuple[Factor, int]] = []
@@ -173,6 +178,8 @@ def parameters(ev: Evaluation, f: Factor, operand: int, rank: int, pairing: Pair
 def _group(
     ev: Evaluation, group: list[tuple[Factor, int]], rank: int, pairing: Pairing
 ) -> Any:
+    if len(group) > 2:
+        group = _merge(ev, group, pairing)
     if len(group) == 1:
         ((f, operand),) = group
         activation = activation_of(ev, f)
@@ -181,8 +188,38 @@ def _group(
         q = variance(ev, f, operand, rank, pairing)
         return duals.mean(activation, q, parameters(ev, f, operand, rank, pairing))
     if len(group) == 2:
-        return pair(ev, group[0], group[1], rank, pairing, derivative=False)
+        return _two(ev, group[0], group[1], rank, pairing)
     return _stein(ev, group, rank, pairing)
+
+
+def _two(
+    ev: Evaluation, f: tuple[Factor, int], g: tuple[Factor, int], rank: int, pairing: Pairing
+) -> Any:
+    """E[f g] of two correlated roots, from the dual of their nodes where that holds it."""
+    from widelimit.limit.dual import barrier, dual
+
+    if f[1] > g[1]:
+        f, g = g, f
+    one, two = f[0], g[0]
+    a, b = _node_of(one), _node_of(two)
+    known = 2 if ev.with_tangent else 1
+    if (
+        a is None or b is None or f[1] == g[1] or one.order != two.order or one.order >= known
+    ):
+        return barrier(pair(ev, f, g, rank, pairing, derivative=False))
+    return ev.at(dual, a.node, a.dims, b.node, b.dims, rank, pairing)[one.order]
+
+
+def _node_of(factor: Factor) -> Part | None:
+    """The one node that a factor is, or was before it was differentiated, in its labels."""
+    if len(factor.apply) != 1:
+        return None
+    (node,) = factor.apply
+    labels = dict(zip(node.root.dims, factor.root.dims))
+    for inner, outer in zip(node.values, factor.values, strict=True):
+        labels.update(zip(inner.dims, outer.dims))
+    axes = range(len(node.shape))
+    return Part(node, tuple(labels[k] for k in axes)) if all(k in labels for k in axes) else None
 
 
 def pair(
@@ -265,4 +302,4 @@ def weak_derivative(ev: Evaluation, f: Factor) -> Factor | None:
         error = _refuse(f.root.node, "a discontinuous function multiplies correlated fields")
         where = f.apply[0].where if f.apply else error.where
         raise NotGaussianError(error.what, why=error.why, remedy=error.remedy, where=where)
-    return replace(f, activation=ev.activations.derivative(activation))
+    return _slope_of(ev, f, activation)

@@ -101,6 +101,8 @@ def _products(
 
 def _replaced(ev: Evaluation, factors: list[Any], i: int) -> list[Any]:
     """The factors with the i-th differentiated; a constant derivative drops out."""
+    for node in factors[i].apply:
+        ev.activations.check_derivative(node)
     slope = differentiated(ev, factors[i])
     middle = [] if slope is None else [slope]
     return [*factors[:i], *middle, *factors[i + 1 :]]
