@@ -10,28 +10,34 @@ import widelimit
 ROOT = Path(widelimit.__file__).parent
 
 FLOORS = [
-    {"errors"},
+    {"errors", "precision"},
     {"graph", "duals", "tiles"},
     {"trace", "priors", "limit"},
     {"models"},
     {"kernel", "nn"},
     {"finite", "predict"},
+    {"estimators"},
     {"cli"},
 ]
 MAY_IMPORT = {
     "errors": set(),
-    "duals": {"errors"},
+    "precision": set(),
+    "duals": {"errors", "precision"},
     "tiles": {"errors"},
     "graph": {"errors"},
     "trace": {"graph", "errors"},
     "limit": {"graph", "duals", "errors"},
-    "priors": {"errors"},
+    "priors": {"errors", "precision"},
     "models": {"priors", "errors"},
     "nn": {"priors", "models", "errors"},
     "kernel": {"trace", "graph", "limit", "models", "priors", "tiles", "errors"},
     "finite": {"kernel", "models", "priors", "trace", "graph", "errors"},
     "predict": {"kernel", "priors", "models", "graph", "errors"},
-    "cli": {"predict", "finite", "kernel", "models", "priors", "nn", "errors", "graph", "trace"},
+    "estimators": {"predict", "kernel", "models", "nn", "priors", "precision", "errors"},
+    "cli": {
+        "estimators", "predict", "finite", "kernel", "models", "priors", "nn", "precision",
+        "errors", "graph", "trace",
+    },
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from widelimit.limit.place import stretch
 from widelimit.limit.tangents import tangent
 from widelimit.models import Description, describe
 from widelimit.priors import Prior
-from widelimit.tiles import tile_size, tiled
+from widelimit.tiles import filled_up, tile_size, tiled, whole
 from widelimit.trace import Graph, Leaf, read
 from widelimit.trace.arrays import Array as Seen
 from widelimit.trace.arrays import Channel, Position, Repeat
@@ -108,6 +108,40 @@ class Kernel:
             name: Prior(p.mean, s, p.distribution)
             for name, p, s in zip(self.names, self.description.priors, self.stds)
         }
+
+    def with_stds(self, stds: Mapping[str, Any]) -> Kernel:
+        """The same network with other standard deviations for some of its random parameters.
+
+        Parameters
+        ----------
+        stds
+            Standard deviations, numbers or tracers, by the names of ``names``.
+
+        Raises
+        ------
+        ValueError
+            For a name that the network does not have, a negative or infinite number, or a
+            parameter that is constant in this kernel, or would become so: describe the network
+            anew for that.
+        """
+        unknown = sorted(set(stds) - set(self.names))
+        if unknown:
+            msg = f"the network has no parameters {', '.join(unknown)}; it has {self.names}"
+            raise ValueError(msg)
+        new = list(self.stds)
+        for i, name in enumerate(self.names):
+            if name not in stds:
+                continue
+            std = stds[name]
+            known = not isinstance(std, jax.core.Tracer)
+            if known and not (np.isfinite(std) and std >= 0):
+                msg = f"the standard deviation of {name} is finite and at least 0, got {std}"
+                raise ValueError(msg)
+            if self._cache.constant[i] != (known and float(std) == 0):
+                msg = f"{name} cannot change between a constant and a random parameter"
+                raise ValueError(msg)
+            new[i] = std
+        return Kernel(self.description, tuple(new), self._cache)
 
     # ----------------------------------------------------------------- readings
 
@@ -230,8 +264,7 @@ class Kernel:
         count = max(leaves1[0].shape[0], (leaves2 or leaves1)[0].shape[0])
         size = tile_size(TILE, self._bytes_per_pair(graph, leaves1, staged=staged), MEMORY)
         if count <= size:
-            n1, n2 = leaves1[0].shape[0], (leaves2 or leaves1)[0].shape[0]
-            flat = block(leaves1, leaves2, (n1, n2))
+            flat = whole(block, leaves1, leaves2, filled=_positions(graph) == 1)
         else:
             flat = tiled(block, leaves1, leaves2, size, name=" and ".join(kinds).upper())
         per = len(graph.outputs)
@@ -254,10 +287,9 @@ class Kernel:
 
         Step by step every moment stays until the end; a compiled program lets go of them.
         """
-        fields = [x for x in reachable([o.node for o in graph.outputs]) if isinstance(x, n.Field)]
-        largest = max((int(np.prod(f.shape, dtype=int)) ** 2 for f in fields), default=1)
-        held = max(12, 4 * len(fields)) if staged else 12
-        return held * largest * np.dtype(_dtype(leaves)).itemsize
+        fields = sum(isinstance(x, n.Field) for x in graph.nodes)
+        held = max(12, 4 * fields) if staged else 12
+        return held * _positions(graph) ** 2 * np.dtype(_dtype(leaves)).itemsize
 
     def _evaluate(
         self,
@@ -298,12 +330,16 @@ class Kernel:
             with deep(len(graph.nodes)):
                 return [[_diagonal_block(ev, out, kind) for out in graph.outputs] for kind in kinds]
 
+        leaves = jax.tree.leaves(x)
         if self._staged(graph, activations, kinds):
-            return _as_output(graph, run(self.stds, jax.tree.leaves(x)))
+            return _as_output(graph, run(self.stds, leaves))
         key = (id(graph), kinds, "diagonal")
         if key not in self._cache.compiled:
             self._cache.compiled[key] = jax.jit(run)
-        return _as_output(graph, self._cache.compiled[key](self.stds, jax.tree.leaves(x)))
+        if any(isinstance(v, jax.core.Tracer) for v in (*leaves, *self.stds)):
+            return _as_output(graph, self._cache.compiled[key](self.stds, leaves))
+        out = self._cache.compiled[key](self.stds, filled_up(leaves))
+        return _as_output(graph, [[b[: leaves[0].shape[0]] for b in one] for one in out])
 
 
 def kernel(model: Any, params: Any = None, *, prior: Any = None, trainable: Any = None) -> Kernel:
@@ -394,6 +430,12 @@ def _example(x: PyTree) -> PyTree:
         msg = "the input holds no examples"
         raise ValueError(msg)
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), x)
+
+
+def _positions(graph: Graph) -> int:
+    """Positions of the largest field."""
+    fields = [x.shape for x in graph.nodes if isinstance(x, n.Field)]
+    return max((int(np.prod(shape, dtype=int)) for shape in fields), default=1)
 
 
 def _is_zero(std: Any) -> bool:

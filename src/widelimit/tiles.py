@@ -19,6 +19,9 @@ Block = Callable[[Rows, Rows | None, tuple[int, int]], list[Any]]
 """(rows of x1, rows of x2 or None for a tile on the diagonal, how many of each are real)
 -> arrays (t1, t2, ...)."""
 
+ROUND = 128
+"""Numbers of rows are rounded to multiples of this, or to powers of two below."""
+
 PATIENCE = 1.0
 """Seconds after which a progress bar appears."""
 
@@ -41,6 +44,25 @@ def tile_size(limit: int, bytes_per_pair: int, memory: int) -> int:
     while size * 2 <= limit and (size * 2) ** 2 * bytes_per_pair <= memory:
         size *= 2
     return size
+
+
+def rounded(count: int) -> int:
+    """A size from a short list, at least ``count``: few sizes, few programs to compile."""
+    return 1 << (count - 1).bit_length() if count <= ROUND else -(-count // ROUND) * ROUND
+
+
+def whole(block: Block, x1: Rows, x2: Rows | None, *, filled: bool) -> list[Any]:
+    """Evaluate ``block`` on all pairs of rows at once; ``filled`` up to a rounded size, and cut."""
+    n1, n2 = x1[0].shape[0], (x1 if x2 is None else x2)[0].shape[0]
+    if not filled:
+        return block(x1, x2, (n1, n2))
+    right = None if x2 is None else filled_up(x2)
+    return [r[:n1, :n2] for r in block(filled_up(x1), right, (n1, n2))]
+
+
+def filled_up(x: Rows) -> Rows:
+    """Rows repeated to a rounded size."""
+    return [_fill(a, rounded(a.shape[0])) for a in x]
 
 
 def tiled(block: Block, x1: Rows, x2: Rows | None, size: int, *, name: str = "kernel") -> list[Any]:

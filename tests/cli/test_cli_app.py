@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 from widelimit.cli import main
 from widelimit.cli.app import app
 from widelimit.cli.exits import installed_version
-from widelimit.cli.x64 import double_precision
+from widelimit.precision import double_precision
 
 
 def test_version():

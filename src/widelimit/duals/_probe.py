@@ -6,16 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from widelimit.precision import double_precision
+
 _BLOCK = 1024
-
-
-def double_precision():
-    """A context in which JAX computes in float64."""
-    if hasattr(jax, "enable_x64"):
-        return jax.enable_x64(True)
-    from jax.experimental import enable_x64  # JAX < 0.8
-
-    return enable_x64()
 
 
 def elementwise_derivative(fn, index=0):

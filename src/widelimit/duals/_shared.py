@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from widelimit.precision import double_precision
+
 from ._activation import Activation
-from ._probe import double_precision, elementwise_derivative
+from ._probe import elementwise_derivative
 
 _MOST = 512
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+|\bid=\d+")

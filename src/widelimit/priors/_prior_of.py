@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from widelimit.errors import UnknownPriorError
+from widelimit.precision import double_precision
 from widelimit.priors._names import leaves, struct
 from widelimit.priors._prior import Prior
 from widelimit.priors._reader import Reader
@@ -106,21 +107,13 @@ def of_initializer_with_support(
     if jnp.issubdtype(dtype, jnp.floating):
         # The numbers that are meant, rather than their rounding to the array's dtype.
         try:
-            with _x64():
+            with double_precision():
                 values = _trace(lambda key: run(key, jnp.dtype("float64")))
         except Exception:
             values = None
     if values is None:
         values = _trace(lambda key: run(key, dtype))
     return _conclude(values[0], name)
-
-
-def _x64() -> Any:
-    if hasattr(jax, "enable_x64"):
-        return jax.enable_x64(True)
-    import importlib  # before JAX 0.8
-
-    return importlib.import_module("jax.experimental").enable_x64()
 
 
 def _trace(run: Callable[[Any], list[Any]]) -> list[Value]:

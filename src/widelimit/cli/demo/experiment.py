@@ -22,8 +22,8 @@ from widelimit.cli.demo.data import Digits, digits
 from widelimit.cli.demo.network import network, parameter_shapes, source
 from widelimit.cli.demo.training import train
 from widelimit.cli.exits import installed_version
-from widelimit.cli.x64 import double_precision
 from widelimit.kernel import Kernel, kernel
+from widelimit.precision import double_precision
 
 T = TypeVar("T")
 

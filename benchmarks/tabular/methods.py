@@ -1,0 +1,154 @@
+"""The methods compared: one preprocessing, one number of settings tried for each.
+
+Every method that has settings tries the same number of them by inner cross-validation; those that
+learn theirs by evidence try none. Methods without probabilities or error bars of their own get
+them in the usual way: Platt scaling for the support vector machine, the residuals of inner
+cross-validation for the regressors.
+"""
+
+import numpy as np
+from scipy.stats import loguniform, randint
+from sklearn.compose import make_column_selector, make_column_transformer
+from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
+from sklearn.gaussian_process import GaussianProcessClassifier, GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Matern, WhiteKernel
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import RandomizedSearchCV, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.svm import SVC, SVR
+
+from widelimit.estimators import WideClassifier, WideRegressor
+
+TRIED = 10
+"""Settings tried by inner cross-validation."""
+
+FEWEST = 1000
+"""Rows that the hyper-parameters of scikit-learn's Gaussian processes are learned from."""
+
+
+def preprocess():
+    """Numbers: median where missing, standardised. Categories: one column each."""
+    numbers = make_pipeline(SimpleImputer(strategy="median"), StandardScaler())
+    names = make_pipeline(
+        SimpleImputer(strategy="most_frequent"),
+        OneHotEncoder(handle_unknown="ignore", min_frequency=5, sparse_output=False),
+    )
+    select = make_column_selector
+    return make_column_transformer(
+        (numbers, select(dtype_include="number")), (names, select(dtype_exclude="number"))
+    )
+
+
+def tuned(model, settings, task, seed):
+    """The model with the best of some random settings."""
+    score = "neg_log_loss" if task == "classification" else "neg_root_mean_squared_error"
+    return RandomizedSearchCV(
+        model, settings, n_iter=TRIED, scoring=score, cv=3, random_state=seed, n_jobs=1
+    )
+
+
+class WithSpread:
+    """A regressor whose error bar is the root mean square of its inner validation errors."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def fit(self, x, y):
+        inner = getattr(self.model, "best_estimator_", self.model)
+        self.model.fit(x, y)
+        inner = getattr(self.model, "best_estimator_", self.model)
+        self.spread = np.sqrt(np.mean((cross_val_predict(inner, x, y, cv=3) - y) ** 2))
+        return self
+
+    def predict(self, x, return_std=False):
+        mean = self.model.predict(x)
+        return (mean, np.full(len(mean), self.spread)) if return_std else mean
+
+
+class Subset:
+    """scikit-learn's Gaussian processes: hyper-parameters from part of the rows, then all rows."""
+
+    def __init__(self, kernel):
+        self.kernel = kernel
+
+    def fit(self, x, y):
+        rows = np.random.default_rng(0).permutation(len(x))[:FEWEST]
+        part = GaussianProcessRegressor(self.kernel, normalize_y=True, n_restarts_optimizer=1)
+        part.fit(x[rows], y[rows])
+        self.model = GaussianProcessRegressor(part.kernel_, optimizer=None, normalize_y=True)
+        self.model.fit(x, y)
+        return self
+
+    def predict(self, x, return_std=False):
+        return self.model.predict(x, return_std=return_std)
+
+
+def _process_kernel(base):
+    return ConstantKernel(1.0) * base + WhiteKernel(0.1, (1e-5, 1e1))
+
+
+def regressors(seed, width):
+    """Name -> unfitted model with ``predict(x, return_std=True)``."""
+    task = "regression"
+    forest = {"max_features": [0.3, 0.5, 0.7, 1.0], "min_samples_leaf": randint(1, 11)}
+    boost = {
+        "learning_rate": loguniform(0.02, 0.3), "max_leaf_nodes": randint(4, 32),
+        "min_samples_leaf": randint(5, 40), "l2_regularization": loguniform(1e-3, 10),
+    }
+    support = {
+        "svr__C": loguniform(0.1, 100), "svr__gamma": loguniform(1e-3, 1),
+        "svr__epsilon": loguniform(0.01, 0.5),
+    }
+    scaled = make_pipeline(StandardScaler(), SVR())
+    return {
+        "mean": WithSpread(DummyRegressor()),
+        "ridge": WithSpread(tuned(Ridge(), {"alpha": loguniform(1e-3, 1e3)}, task, seed)),
+        "random forest": WithSpread(
+            tuned(RandomForestRegressor(300, random_state=seed), forest, task, seed)
+        ),
+        "boosting": WithSpread(
+            tuned(HistGradientBoostingRegressor(random_state=seed), boost, task, seed)
+        ),
+        "SVM": WithSpread(tuned(scaled, support, task, seed)),
+        "GP, RBF": Subset(_process_kernel(RBF(np.sqrt(width)))),
+        "GP, Matérn 3/2": Subset(_process_kernel(Matern(np.sqrt(width), nu=1.5))),
+        "wide NNGP": WideRegressor(random_state=seed),
+        "wide NTK": WideRegressor(kind="ntk", random_state=seed),
+    }
+
+
+def classifiers(seed, width):
+    """Name -> unfitted model with ``predict_proba``."""
+    task = "classification"
+    forest = {"max_features": ["sqrt", 0.3, 0.5, 0.7], "min_samples_leaf": randint(1, 11)}
+    boost = {
+        "learning_rate": loguniform(0.02, 0.3), "max_leaf_nodes": randint(4, 32),
+        "min_samples_leaf": randint(5, 40), "l2_regularization": loguniform(1e-3, 10),
+    }
+    support = {"C": loguniform(0.1, 100), "gamma": loguniform(1e-3, 1)}
+    return {
+        "majority": DummyClassifier(),
+        "logistic": tuned(
+            LogisticRegression(max_iter=3000), {"C": loguniform(1e-3, 1e3)}, task, seed
+        ),
+        "random forest": tuned(
+            RandomForestClassifier(300, random_state=seed), forest, task, seed
+        ),
+        "boosting": tuned(
+            HistGradientBoostingClassifier(random_state=seed), boost, task, seed
+        ),
+        "SVM": tuned(SVC(probability=True, random_state=seed), support, task, seed),
+        "GP, RBF": GaussianProcessClassifier(
+            ConstantKernel(1.0) * RBF(np.sqrt(width)), random_state=seed
+        ),
+        "wide NNGP": WideClassifier(random_state=seed),
+        "wide NTK": WideClassifier(kind="ntk", random_state=seed),
+    }

@@ -1,0 +1,90 @@
+"""Classification with an infinitely wide network."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import validate_data
+
+from widelimit import predict
+from widelimit.estimators._base import WideEstimator, positive_weights
+from widelimit.precision import double_precision
+
+
+class WideClassifier(ClassifierMixin, WideEstimator):
+    r"""Classification by exact regression on indicator targets, with a calibrated link.
+
+    One centred indicator per class is regressed as in :class:`WideRegressor`; the link from the
+    Gaussian scores to class probabilities (see :func:`widelimit.predict.class_probabilities`)
+    has two numbers, fitted to leave-one-out predictions, which cost no data. The parameters are
+    those of :class:`WideRegressor`, with the noise in units of the indicators' mean variance.
+
+    Attributes
+    ----------
+    classes_
+        The classes, sorted.
+    link_
+        The fitted :class:`widelimit.predict.Link`; None for a single class.
+    noise_, scales_, input_scales_, log_marginal_likelihood_
+        As in :class:`WideRegressor`.
+
+    Notes
+    -----
+    Lee et al., Deep neural networks as Gaussian processes, 2018, regress on indicators too. The
+    link integrates over the scores, so that far from the data probabilities tend to equal ones.
+    """
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Learn the hyper-parameters, condition on the data, and fit the link.
+
+        Parameters
+        ----------
+        X
+            Features, shape (n, d); a data frame's column names are kept.
+        y
+            Class labels, shape (n,), numbers or text.
+        sample_weight
+            Shape (n,); rows of weight 0 are left out.
+
+        Raises
+        ------
+        ValueError
+            For features that are not finite, missing labels, continuous targets, too many rows,
+            or parameters that make no sense.
+        """
+        X, y = validate_data(self, X, y, dtype=np.float64)
+        check_classification_targets(y)
+        weights = positive_weights(sample_weight, X)
+        used = weights > 0
+        X, y, weights = X[used], y[used], weights[used]
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        indicators = np.eye(len(self.classes_))[labels]
+        self._shares = np.average(indicators, axis=0, weights=weights)
+        self._size = float(np.sqrt(np.mean(self._shares * (1 - self._shares)))) or 1.0
+        self._condition(X, (indicators - self._shares) / self._size, weights)
+        self.link_ = None
+        if len(self.classes_) > 1:
+            mean, variance = self._process.leave_one_out()
+            with double_precision():
+                self.link_ = predict.fit_link(*self._scores(mean, variance), labels)
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The most probable class of each row, shape (m,)."""
+        return self.classes_[np.argmax(self.predict_proba(X), axis=1)]
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """The probability of each class, shape (m, classes), in the order of ``classes_``."""
+        x = self._features(X)
+        if self.link_ is None:
+            return np.ones((len(x), 1))
+        scores = self._scores(self._process.mean(x), self._process.variance(x))
+        with double_precision():
+            return np.asarray(self.link_(*scores))
+
+    def _scores(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Means and variances of the class scores, in units of indicators."""
+        return mean * self._size + self._shares, variance * self._size**2

@@ -1,0 +1,174 @@
+"""The Gaussian process behind the estimators: learning and exact conditioning, in float64."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from widelimit import predict
+from widelimit.estimators._recipe import network_kernel
+from widelimit.precision import double_precision
+
+MOST_ROWS = 20_000
+START_NOISE = 0.1
+
+_KINDS = {"nngp": "nngp", "ntk": "ntkgp"}
+_OBJECTIVES = ("evidence", "leave_one_out", None)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the process is made of, and what of it is learned."""
+
+    network: Any
+    kind: str
+    learn: str | None
+    noise: float | None
+    scales: dict[str, float] | None
+    input_scales: Any
+    relevance: bool
+    restarts: int
+    max_learning_rows: int
+
+    def check(self) -> None:
+        """Raise ``ValueError`` for settings that make no sense."""
+        if self.kind not in _KINDS:
+            msg = f"kind is 'nngp' or 'ntk', got {self.kind!r}"
+            raise ValueError(msg)
+        if self.learn not in _OBJECTIVES:
+            msg = f"learn is 'evidence', 'leave_one_out' or None, got {self.learn!r}"
+            raise ValueError(msg)
+        if self.noise is not None and not (np.isfinite(self.noise) and self.noise >= 0):
+            msg = f"noise is a variance, at least 0 and finite, or None; got {self.noise}"
+            raise ValueError(msg)
+        if self.max_learning_rows < 2:
+            msg = f"max_learning_rows is at least 2, got {self.max_learning_rows}"
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Standardised rows: x of shape (n, d), y of shape (n, outputs), positive weights (n,)."""
+
+    x: np.ndarray
+    y: np.ndarray
+    weights: np.ndarray
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Every hyper-parameter as a number."""
+
+    noise: float
+    scales: dict[str, float]
+    input_scales: np.ndarray
+    log_marginal_likelihood: float | None = None
+
+
+class Process:
+    """A network's limit conditioned on data; all numbers are in standardised units."""
+
+    def __init__(self, settings: Settings, numbers: Numbers, data: Data) -> None:
+        self.numbers = numbers
+        with double_precision():
+            kernel = network_kernel(settings.network, data.x.shape[1])
+            self.posterior = predict.posterior(
+                kernel.with_stds(numbers.scales),
+                self._inputs(data.x),
+                jnp.asarray(data.y),
+                noise=jnp.asarray(numbers.noise / data.weights),
+                kind=_KINDS[settings.kind],  # type: ignore[arg-type]
+            )
+
+    def _inputs(self, x: np.ndarray) -> jax.Array:
+        return jnp.asarray(x * self.numbers.input_scales)
+
+    def mean(self, x: np.ndarray) -> np.ndarray:
+        """The mean, shape (m, outputs)."""
+        with double_precision():
+            return np.asarray(self.posterior.mean(self._inputs(x)))
+
+    def variance(self, x: np.ndarray) -> np.ndarray:
+        """The variance of the function, shape (m,), the same for every output."""
+        with double_precision():
+            return np.asarray(self.posterior.variance(self._inputs(x)))
+
+    def covariance(self, x: np.ndarray) -> np.ndarray:
+        """The covariance of the function, shape (m, m), the same for every output."""
+        with double_precision():
+            return np.asarray(self.posterior.covariance(self._inputs(x)))
+
+    def leave_one_out(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean (n, outputs) and variance (n,) of each row's function given all other rows."""
+        with double_precision():
+            out = self.posterior.leave_one_out()
+            return np.asarray(out.mean), np.asarray(out.variance)
+
+    def log_marginal_likelihood(self) -> float:
+        """The log evidence, in nats."""
+        with double_precision():
+            return float(self.posterior.log_marginal_likelihood())
+
+
+def find(settings: Settings, data: Data, random: np.random.Generator) -> Numbers:
+    """The hyper-parameters: those given, and the others learned from (a part of) the data.
+
+    Raises
+    ------
+    ValueError
+        For settings that make no sense, or scales that do not belong to the network.
+    """
+    settings.check()
+    count, features = data.x.shape
+    given = np.ones(features) if settings.input_scales is None else np.asarray(
+        settings.input_scales, float
+    )
+    if given.shape != (features,) or not np.all(np.isfinite(given) & (given >= 0)):
+        msg = f"input_scales must be {features} numbers, finite and at least 0"
+        raise ValueError(msg)
+    noise = START_NOISE if settings.noise is None else float(settings.noise)
+    with double_precision():
+        kernel = network_kernel(settings.network, features).with_stds(settings.scales or {})
+        if settings.learn is not None:
+            rows = slice(None)
+            if count > settings.max_learning_rows:
+                rows = np.sort(random.choice(count, settings.max_learning_rows, replace=False))
+            fit = predict.learn(
+                kernel,
+                jnp.asarray(data.x[rows] * given),
+                jnp.asarray(data.y[rows]),
+                noise=noise,
+                learn_noise=settings.noise is None,
+                kind=_KINDS[settings.kind],
+                objective=settings.learn,
+                input_scales=settings.relevance,
+                row_noise_factor=jnp.asarray(1 / data.weights[rows]),
+                restarts=settings.restarts,
+                seed=int(random.integers(2**31)),
+            )
+            kernel, noise = fit.kernel, float(fit.noise)
+            if settings.relevance:
+                given = given * np.asarray(fit.input_scales)
+        scales = {name: float(prior.std) for name, prior in kernel.priors.items()}
+    return Numbers(noise, scales, given)
+
+
+def check_rows(count: int) -> None:
+    """Refuse more rows than exact inference can hold.
+
+    Raises
+    ------
+    ValueError
+        Above 20,000 rows, with the memory it would take.
+    """
+    if count > MOST_ROWS:
+        msg = (
+            f"{count} rows: exact inference keeps several {count} × {count} matrices in float64, "
+            f"{8 * count**2 / 1e9:.0f} GB each, and takes at most {MOST_ROWS} rows; fit a sample "
+            "of the rows"
+        )
+        raise ValueError(msg)
