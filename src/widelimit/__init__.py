@@ -1,5 +1,7 @@
 """Infinite-width limits of neural networks written in JAX."""
 
+import importlib as _importlib
+
 from widelimit import duals as duals
 from widelimit import nn as nn
 from widelimit import predict as predict
@@ -27,3 +29,11 @@ from widelimit.priors import Prior as Prior
 from widelimit.priors import prior_of as prior_of
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """Rooms that bring scikit-learn with them are loaded when first used."""
+    if name == "estimators":
+        return _importlib.import_module("widelimit.estimators")
+    msg = f"module 'widelimit' has no attribute {name!r}"
+    raise AttributeError(msg)

@@ -67,14 +67,15 @@ class WideClassifier(ClassifierMixin, WideEstimator):
         self._condition(X, (indicators - self._shares) / self._size, weights)
         self.link_ = None
         if len(self.classes_) > 1:
-            mean, variance = self._process.leave_one_out()
+            scores = self._scores(*self._process.leave_one_out())
             with double_precision():
-                self.link_ = predict.fit_link(*self._scores(mean, variance), labels)
+                self.link_ = predict.fit_link(*scores, labels, weights=weights)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable class of each row, shape (m,)."""
-        return self.classes_[np.argmax(self.predict_proba(X), axis=1)]
+        best = np.argmax(self.predict_proba(X), axis=1)
+        return self.classes_[best]
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """The probability of each class, shape (m, classes), in the order of ``classes_``."""

@@ -73,7 +73,7 @@ class Process:
     """A network's limit conditioned on data; all numbers are in standardised units."""
 
     def __init__(self, settings: Settings, numbers: Numbers, data: Data) -> None:
-        self.numbers = numbers
+        self.numbers, self.data = numbers, data
         with double_precision():
             kernel = network_kernel(settings.network, data.x.shape[1])
             self.posterior = predict.posterior(
@@ -103,10 +103,18 @@ class Process:
             return np.asarray(self.posterior.covariance(self._inputs(x)))
 
     def leave_one_out(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean (n, outputs) and variance (n,) of each row's function given all other rows."""
+        """Mean (n, outputs) and variance (n,) of each row's function given all other rows.
+
+        Of a row that counts w > 1 times one count is left out, and the others stay.
+        """
         with double_precision():
             out = self.posterior.leave_one_out()
-            return np.asarray(out.mean), np.asarray(out.variance)
+        mean, variance = np.asarray(out.mean), np.asarray(out.variance)
+        noise = max(self.numbers.noise, np.finfo(float).tiny)
+        others = np.maximum(self.data.weights - 1, 0) / noise
+        shrink = 1 / (1 + variance * others)
+        toward = (variance * others * shrink)[:, None]
+        return mean * shrink[:, None] + self.data.y * toward, variance * shrink
 
     def log_marginal_likelihood(self) -> float:
         """The log evidence, in nats."""
