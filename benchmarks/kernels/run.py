@@ -152,7 +152,8 @@ the network and compiling. *Error* is the largest elementwise error against the 
 float64, off the diagonal of k(x, x) and on it, relative to the entry plus a floor of 1e-3 (float64)
 or 1e-1 (float32) of the largest; on the diagonal even the float64 reference has only half its
 digits. For tanh, which the reference integrates numerically, the float32 row is compared with our
-float64 kernels instead, and those with the reference in the row below. *Limit* is the matrix product of the inputs alone, and reading one kernel and writing two.
+float64 kernels instead, and those with the reference in the row below. *Limit* is the matrix
+product of the inputs alone, and reading one kernel and writing two.
 
 | network | n | kernel | dtype | ours, ms | reference, ms | ratio \
 | first call, s (ours / reference) | peak memory, MB (ours / reference) \

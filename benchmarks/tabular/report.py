@@ -20,7 +20,7 @@ from scipy.stats import friedmanchisquare, studentized_range
 
 HERE = Path(__file__).parent
 MEASURES = {
-    "regression": {"score": "RMSE (units of the target's spread)", "nll": "negative log-likelihood"},
+    "regression": {"score": "RMSE, in units of the spread", "nll": "negative log-likelihood"},
     "classification": {
         "score": "error rate", "nll": "negative log-likelihood", "calibration": "calibration error",
     },

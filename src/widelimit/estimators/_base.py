@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from widelimit.estimators._process import Data, Numbers, Process, Settings, check_rows, find
+from widelimit.estimators._process import Data, Process, Settings, check_rows, find
 
 
 class WideEstimator(BaseEstimator):
@@ -27,7 +27,7 @@ class WideEstimator(BaseEstimator):
         input_scales: Any = None,
         relevance: bool = False,
         restarts: int = 1,
-        max_learning_rows: int = 800,
+        max_learning_rows: int = 500,
         random_state: Any = 0,
     ) -> None:
         self.network = network

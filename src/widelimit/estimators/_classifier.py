@@ -13,14 +13,19 @@ from widelimit import predict
 from widelimit.estimators._base import WideEstimator, positive_weights
 from widelimit.precision import double_precision
 
+_SCALE_SPREAD = 1.0
+"""How far from the evidence's the link may move the scale of the prior, on the log scale."""
+
 
 class WideClassifier(ClassifierMixin, WideEstimator):
     r"""Classification by exact regression on indicator targets, with a calibrated link.
 
     One centred indicator per class is regressed as in :class:`WideRegressor`; the link from the
     Gaussian scores to class probabilities (see :func:`widelimit.predict.class_probabilities`)
-    has two numbers, fitted to leave-one-out predictions, which cost no data. The parameters are
-    those of :class:`WideRegressor`, with the noise in units of the indicators' mean variance.
+    has two numbers, fitted to leave-one-out predictions, which cost no data. A share of 1 / (n + 2)
+    of equal probabilities is mixed in: after n rows that were all predicted rightly, that is the
+    chance of an error in the next (Laplace's rule of succession). The parameters are those of
+    :class:`WideRegressor`, with the noise in units of the indicators' mean variance.
 
     Attributes
     ----------
@@ -69,7 +74,10 @@ class WideClassifier(ClassifierMixin, WideEstimator):
         if len(self.classes_) > 1:
             scores = self._scores(*self._process.leave_one_out())
             with double_precision():
-                self.link_ = predict.fit_link(*scores, labels, weights=weights)
+                self.link_ = predict.fit_link(
+                    *scores, labels, weights=weights, lapse=float(1 / (weights.sum() + 2)),
+                    scale_spread=_SCALE_SPREAD,
+                )
         return self
 
     def predict(self, X: Any) -> np.ndarray:

@@ -15,6 +15,7 @@ from widelimit.precision import double_precision
 
 MOST_ROWS = 20_000
 START_NOISE = 0.1
+_TOLERANCE = 1e-6
 
 _KINDS = {"nngp": "nngp", "ntk": "ntkgp"}
 _OBJECTIVES = ("evidence", "leave_one_out", None)
@@ -156,6 +157,7 @@ def find(settings: Settings, data: Data, random: np.random.Generator) -> Numbers
                 input_scales=settings.relevance,
                 row_noise_factor=jnp.asarray(1 / data.weights[rows]),
                 restarts=settings.restarts,
+                tolerance=_TOLERANCE,
                 seed=int(random.integers(2**31)),
             )
             kernel, noise = fit.kernel, float(fit.noise)
