@@ -10,7 +10,15 @@ SECTIONS = {
     "Kernels": ["kernel", "Kernel"],
     "Checking": ["verify"],
     "Priors and models": ["Prior", "prior_of", "describe"],
-    "Prediction": ["predict.posterior"],
+    "Prediction": [
+        "predict.posterior", "predict.Posterior", "predict.StudentPosterior",
+        "predict.InverseGamma", "predict.LeaveOneOut", "predict.gradient_flow",
+        "predict.GradientFlow", "predict.learn", "predict.Fit", "predict.Bounds",
+        "predict.laplace", "predict.Laplace", "predict.class_probabilities", "predict.fit_link",
+    ],
+    "Estimators": [
+        "estimators.WideRegressor", "estimators.WideClassifier", "estimators.NetworkKernel",
+    ],
     "Layers": ["nn.Linear", "nn.Sequential", "nn.mlp", "nn.residual_mlp", "nn.normalised_mlp"],
     "Dual activations": ["duals.Activation", "duals.pair", "duals.certificate"],
     "Errors": [

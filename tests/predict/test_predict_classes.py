@@ -67,6 +67,19 @@ def test_link_without_variance_is_a_temperature(rng):
     assert link.scale == 1
 
 
+def test_weights_of_a_link_count_examples(rng):
+    mean, variance = rng.normal(size=(60, 3)), rng.uniform(0.1, 1, 60)
+    labels, counts = rng.integers(0, 3, 60), rng.integers(0, 4, 60)
+    weighted = predict.fit_link(mean, variance, labels, weights=5.0 * counts)
+    repeated = predict.fit_link(*(np.repeat(v, counts, 0) for v in (mean, variance, labels)))
+    np.testing.assert_allclose(
+        weighted(mean, variance), repeated(mean, variance), atol=1e-4
+    )
+    for bad in (np.ones(59), np.zeros(60), -np.ones(60), np.full(60, np.nan)):
+        with pytest.raises(ValueError, match="weights must be 60 numbers"):
+            predict.fit_link(mean, variance, labels, weights=bad)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -7,50 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import Kernel as SklearnKernel
 
 import widelimit as wl
+from predict.oracles import Precomputed, brute, network, shapes
 from widelimit import predict
 from widelimit.models import describe, sample
 
-
-def network(params, x):
-    (w1, b1), (w2, b2) = params
-    h = jax.nn.relu(w1 @ x * jnp.sqrt(2 / x.size) + 0.3 * b1)
-    return w2 @ h / jnp.sqrt(h.size) + 0.1 * b2
+KINDS = ["nngp", "ntk", "ntkgp"]
 
 
-def shapes(width=64, inputs=4, outputs=3, dtype=jnp.float64):
-    s = jax.ShapeDtypeStruct
-    return [
-        (s((width, inputs), dtype), s((width,), dtype)),
-        (s((outputs, width), dtype), s((outputs,), dtype)),
-    ]
-
-
-@pytest.fixture(scope="module")
-def kernel():
-    return wl.kernel(network, shapes())
-
-
-@pytest.fixture
-def data(rng):
-    return rng.normal(size=(12, 4)), rng.normal(size=(12, 3)), rng.normal(size=(5, 4))
-
-
-def brute(kernel, x, y, x_star, noise, kind):
-    everything = jnp.concatenate([x, x_star])
-    nngp, ntk = map(np.asarray, kernel.both(everything))
-    n = len(x)
-    k, k_cross, k_star = nngp[:n, :n], nngp[n:, :n], nngp[n:, n:]
-    t, t_cross = (k, k_cross) if kind == "nngp" else (ntk[:n, :n], ntk[n:, :n])
-    a = t_cross @ np.linalg.inv(t + noise * np.eye(n))
-    if kind == "nngp":
-        return a @ y, k_star - a @ k_cross.T
-    return a @ y, k_star + a @ k @ a.T - a @ k_cross.T - k_cross @ a.T
-
-
-@pytest.mark.parametrize("kind", ["nngp", "ntk"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("noise", [0.0, 0.2])
 def test_matches_plain_linear_algebra(kernel, data, kind, noise):
     x, y, x_star = data
@@ -62,24 +28,6 @@ def test_matches_plain_linear_algebra(kernel, data, kind, noise):
     np.testing.assert_allclose(post.variance(x_star), np.diag(cov), atol=1e-10)
 
 
-class Precomputed(SklearnKernel):
-    """Inputs are row numbers of a Gram matrix."""
-
-    def __init__(self, gram):
-        self.gram = gram
-
-    def __call__(self, X, Y=None, eval_gradient=False):
-        i = np.asarray(X)[:, 0].astype(int)
-        j = i if Y is None else np.asarray(Y)[:, 0].astype(int)
-        return self.gram[np.ix_(i, j)]
-
-    def diag(self, X):
-        return np.diag(self(X))
-
-    def is_stationary(self):
-        return False
-
-
 def test_matches_scikit_learn(kernel, data):
     x, y, x_star = data
     gram = np.asarray(kernel.nngp(jnp.concatenate([x, x_star])))
@@ -88,11 +36,14 @@ def test_matches_scikit_learn(kernel, data):
     peer.fit(rows[: len(x)], y[:, 0])
     mean, cov = peer.predict(rows[len(x) :], return_cov=True)
     post = predict.posterior(kernel, x, y[:, 0], noise=0.05)
+    np.testing.assert_allclose(
+        post.log_marginal_likelihood(), peer.log_marginal_likelihood_value_, rtol=1e-11
+    )
     np.testing.assert_allclose(post.mean(x_star), mean, atol=1e-10)
     np.testing.assert_allclose(post.covariance(x_star), cov, atol=1e-10)
 
 
-@pytest.mark.parametrize("kind", ["nngp", "ntk"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_interpolates_without_noise(kernel, data, kind):
     x, y, _ = data
     post = predict.posterior(kernel, x, y, kind=kind)
@@ -100,7 +51,7 @@ def test_interpolates_without_noise(kernel, data, kind):
     np.testing.assert_allclose(post.variance(x), 0, atol=1e-9)
 
 
-@pytest.mark.parametrize("kind", ["nngp", "ntk"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("noise", [0.0, 0.3])
 def test_leave_one_out_is_refitting(kernel, data, kind, noise):
     x, y, _ = data
@@ -209,8 +160,16 @@ def test_gradients_pass_through_the_prediction(kernel, data):
         ({"x": np.full((12, 4), np.inf)}, "NaN or infinite"),
         ({"noise": -0.1}, "at least 0"),
         ({"noise": np.nan}, "at least 0"),
-        ({"noise": np.ones(12)}, "one variance"),
-        ({"kind": "ntkgp"}, "'nngp' or 'ntk'"),
+        ({"noise": np.ones(11)}, "noise has shape"),
+        ({"noise": np.ones((12, 2))}, "noise has shape"),
+        ({"noise": np.ones((3, 12))}, "noise has shape"),
+        ({"noise": [-1.0, *[1.0] * 11]}, "got -1"),
+        ({"kind": "gp"}, "'nngp', 'ntkgp' or 'ntk'"),
+        ({"scale": 0.0}, "one positive number"),
+        ({"mean": np.nan}, "prior mean contains NaN"),
+        ({"mean": np.ones(12)}, "a number or a function"),
+        ({"mean": lambda x: np.ones((12, 2))}, r"must be \(12, 3\) or \(12,\)"),
+        ({"prior": "t"}, "InverseGamma"),
     ],
 )
 def test_refuses_bad_input(kernel, data, change, message):

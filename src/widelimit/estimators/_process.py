@@ -13,6 +13,9 @@ from widelimit import predict
 from widelimit.estimators._recipe import network_kernel
 from widelimit.precision import double_precision
 
+OUTPUT = "output"
+"""The name among the scales of a factor in front of the whole network, of kind "ntk" only."""
+
 MOST_ROWS = 20_000
 START_NOISE = 0.1
 _TOLERANCE = 1e-6
@@ -76,13 +79,15 @@ class Process:
     def __init__(self, settings: Settings, numbers: Numbers, data: Data) -> None:
         self.numbers, self.data = numbers, data
         with double_precision():
+            stds, output = _split(numbers.scales)
             kernel = network_kernel(settings.network, data.x.shape[1])
             self.posterior = predict.posterior(
-                kernel.with_stds(numbers.scales),
+                kernel.with_stds(stds),
                 self._inputs(data.x),
                 jnp.asarray(data.y),
                 noise=jnp.asarray(numbers.noise / data.weights),
                 kind=_KINDS[settings.kind],  # type: ignore[arg-type]
+                scale=output**2,
             )
 
     def _inputs(self, x: np.ndarray) -> jax.Array:
@@ -141,7 +146,8 @@ def find(settings: Settings, data: Data, random: np.random.Generator) -> Numbers
         raise ValueError(msg)
     noise = START_NOISE if settings.noise is None else float(settings.noise)
     with double_precision():
-        kernel = network_kernel(settings.network, features).with_stds(settings.scales or {})
+        stds, output = _split(settings.scales or {})
+        kernel = network_kernel(settings.network, features).with_stds(stds)
         if settings.learn is not None:
             rows = slice(None)
             if count > settings.max_learning_rows:
@@ -149,22 +155,31 @@ def find(settings: Settings, data: Data, random: np.random.Generator) -> Numbers
             fit = predict.learn(
                 kernel,
                 jnp.asarray(data.x[rows] * given),
-                jnp.asarray(data.y[rows]),
-                noise=noise,
+                jnp.asarray(data.y[rows] / output),
+                noise=noise / output**2,
                 learn_noise=settings.noise is None,
                 kind=_KINDS[settings.kind],
                 objective=settings.learn,
                 input_scales=settings.relevance,
+                output_scale=settings.kind == "ntk",
                 row_noise_factor=jnp.asarray(1 / data.weights[rows]),
                 restarts=settings.restarts,
                 tolerance=_TOLERANCE,
                 seed=int(random.integers(2**31)),
             )
-            kernel, noise = fit.kernel, float(fit.noise)
+            kernel, noise = fit.kernel, float(fit.noise) * output**2
+            output *= float(fit.output_scale) ** 0.5
             if settings.relevance:
                 given = given * np.asarray(fit.input_scales)
         scales = {name: float(prior.std) for name, prior in kernel.priors.items()}
+        if settings.kind == "ntk":
+            scales[OUTPUT] = output
     return Numbers(noise, scales, given)
+
+
+def _split(scales: dict[str, float]) -> tuple[dict[str, float], float]:
+    """Standard deviations of parameters, and the factor in front of the network."""
+    return {k: v for k, v in scales.items() if k != OUTPUT}, float(scales.get(OUTPUT, 1.0))
 
 
 def check_rows(count: int) -> None:

@@ -55,7 +55,8 @@ class WideRegressor(MultiOutputMixin, RegressorMixin, WideEstimator):
     noise_
         The noise variance, in units of the variance of the targets.
     scales_
-        The standard deviation of each of the network's parameters, by name.
+        The standard deviation of each of the network's parameters, by name; for kind "ntk" also
+        "output", a factor in front of the network.
     input_scales_
         The factor of each feature, shape (d,).
     log_marginal_likelihood_

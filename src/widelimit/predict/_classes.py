@@ -86,19 +86,30 @@ class Link:
     ----------
     temperature, scale
         As in :func:`class_probabilities`.
+    lapse
+        The share of a uniform distribution that is mixed in, so that no probability is below
+        ``lapse / classes``.
     """
 
     temperature: float
     scale: float
+    lapse: float = 0.0
 
     def __call__(self, mean: ArrayLike, variance: ArrayLike = 0.0) -> Float[Array, "m classes"]:
         """:func:`class_probabilities` with this temperature and scale."""
-        return class_probabilities(
-            mean, variance, temperature=self.temperature, scale=self.scale
-        )
+        p = class_probabilities(mean, variance, temperature=self.temperature, scale=self.scale)
+        return (1 - self.lapse) * p + self.lapse / p.shape[1]
 
 
-def fit_link(mean: ArrayLike, variance: ArrayLike, labels: ArrayLike) -> Link:
+def fit_link(
+    mean: ArrayLike,
+    variance: ArrayLike,
+    labels: ArrayLike,
+    *,
+    weights: ArrayLike | None = None,
+    lapse: float = 0.0,
+    scale_spread: float = math.inf,
+) -> Link:
     """The temperature and scale of :func:`class_probabilities` that make the labels most likely.
 
     Give it predictions of examples that were not trained on; those of
@@ -110,35 +121,70 @@ def fit_link(mean: ArrayLike, variance: ArrayLike, labels: ArrayLike) -> Link:
         As in :func:`class_probabilities`.
     labels
         Class numbers, shape (m,).
+    weights
+        How often each example counts, shape (m,); by default once.
+    lapse
+        The share of a uniform distribution to mix in, in [0, 1). Without it a single outlier may
+        have probability zero.
+    scale_spread
+        Standard deviation of a Gaussian prior of the scale's logarithm around 0: a finite one
+        keeps the variances meaningful where all examples are alike in theirs.
 
     Raises
     ------
     ValueError
-        As in :func:`class_probabilities`, or if the labels are not class numbers.
+        As in :func:`class_probabilities`, or if the labels are not class numbers, the weights
+        negative or all zero, or the lapse or spread out of range.
     """
     mean, variance = _scores(mean, variance)
     picked = jnp.asarray(check_labels(labels, *mean.shape))[:, None]
+    share = _shares(weights, mean.shape[0])
     spread = float(jnp.max(mean) - jnp.min(mean))
-    typical = float(jnp.mean(variance))
+    typical = float(share @ np.mean(np.asarray(variance), 1))
+    if not 0 <= lapse < 1 or not scale_spread > 0:
+        msg = f"lapse is in [0, 1) and scale_spread positive, got {lapse} and {scale_spread}"
+        raise ValueError(msg)
     if spread == 0:
-        return Link(0.0, 1.0)
-    rule = _rule(variance)
-
-    def loss(logs: Any) -> Any:
-        noise, factor = spread**2 * jnp.exp(2 * logs[0]), jnp.exp(logs[1])
-        factor = factor * spread**2 / typical if typical else jnp.zeros_like(factor)
-        return -jnp.mean(_log_probability(mean, variance, noise, factor, picked, *rule))
-
-    slope = jax.jit(jax.value_and_grad(loss))
+        return Link(0.0, 1.0, lapse)
+    unit = spread**2 / typical if typical else 0.0
+    count = mean.shape[0] if weights is None else float(np.sum(np.asarray(weights)))
+    # The prior's weight beside the mean of the log-probabilities, and where it is centred.
+    pull = (0.5 / (count * scale_spread**2), -math.log(unit)) if unit else (0.0, 0.0)
+    units = jnp.asarray([spread**2, unit, lapse, *pull], mean.dtype)
+    given = (mean, variance, picked, jnp.asarray(share, mean.dtype), units, *_rule(variance))
 
     def both(logs: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = slope(jnp.asarray(logs, mean.dtype))
+        value, gradient = _loss(jnp.asarray(logs, mean.dtype), *given)
         return float(value), np.asarray(gradient, float)
 
     bounds = [(-9.0, 3.0), (-18.0, 6.0)]
     found = minimize(both, np.array([-2.0, -4.0]), jac=True, bounds=bounds, method="L-BFGS-B")
-    scale = spread**2 / typical * math.exp(found.x[1]) if typical else 1.0
-    return Link(spread * math.exp(found.x[0]), scale)
+    scale = unit * math.exp(found.x[1]) if unit else 1.0
+    return Link(spread * math.exp(found.x[0]), scale, lapse)
+
+
+@jax.jit
+@jax.value_and_grad
+def _loss(
+    logs: Array, mean: Array, variance: Array, picked: Array, share: Array, units: Array,
+    u: Array, rule: Array,
+) -> Array:  # fmt: skip
+    """The mean negative log-probability of the labels, in log τ² / 2 and log a, and the prior's."""
+    noise, factor = units[:2] * jnp.exp(jnp.stack([2 * logs[0], logs[1]]))
+    found = _log_probability(mean, variance, noise, factor, picked, u, rule)[:, 0]
+    lapse = units[2]
+    mixed = jnp.logaddexp(jnp.log1p(-lapse) + found, jnp.log(lapse / mean.shape[1]))
+    found = jnp.where(lapse > 0, mixed, found)
+    return units[3] * (logs[1] - units[4]) ** 2 - share @ found
+
+
+def _shares(weights: Any, count: int) -> np.ndarray:
+    """Weights that sum to one."""
+    given = np.ones(count) if weights is None else np.asarray(weights, float)
+    if given.shape != (count,) or not np.all(np.isfinite(given) & (given >= 0)) or not given.any():
+        msg = f"weights must be {count} numbers, at least 0 and not all 0"
+        raise ValueError(msg)
+    return given / given.sum()
 
 
 def check_labels(labels: Any, count: int, classes: int) -> np.ndarray:

@@ -51,12 +51,17 @@ class Factor:
         """The inverse matrix."""
         return self.solve(jnp.eye(self.lower.shape[0], dtype=self.lower.dtype))
 
+    def half_log_determinant(self) -> Float[Array, ""]:
+        """Half the logarithm of the determinant."""
+        return jnp.sum(jnp.log(jnp.diagonal(self.lower)))
+
 
 def factorize(matrix: Float[Array, "n n"], noise: Any) -> Factor:
-    """Factor ``matrix + noise I``, adding the smallest jitter that makes it positive definite.
+    """Factor the matrix plus noise, adding the smallest jitter that makes it positive definite.
 
-    Jitter is searched over eps · mean(diag) · 10^k, k = 0, 1, …, and left at zero where none is
-    needed. While JAX traces, neither is searched nor is the condition number known.
+    The noise is one number for the whole diagonal, or has shape (n,). Jitter is searched
+    over eps · mean(diag) · 10^k, k = 0, 1, …, and left at zero where none is needed. While JAX
+    traces, neither is searched nor is the condition number known.
 
     Raises
     ------
@@ -71,8 +76,7 @@ def factorize(matrix: Float[Array, "n n"], noise: Any) -> Factor:
         the condition number exceeds a tenth of its inverse precision.
     """
     n = matrix.shape[0]
-    eye = jnp.eye(n, dtype=matrix.dtype)
-    noisy = matrix + jnp.asarray(noise, matrix.dtype) * eye
+    noisy = _shifted(matrix, jnp.asarray(noise, matrix.dtype))
     lower = jnp.linalg.cholesky(noisy)
     if isinstance(lower, jax.core.Tracer):
         return Factor(lower, 0.0, float("nan"))
@@ -87,8 +91,8 @@ def factorize(matrix: Float[Array, "n n"], noise: Any) -> Factor:
                 "tenth of its diagonal added; are the inputs finite and of sensible size?"
             )
             raise ValueError(msg)
-        lower = jnp.linalg.cholesky(noisy + jitter * eye)
-    condition = float(_condition(noisy + jitter * eye, lower))
+        lower = jnp.linalg.cholesky(_shifted(noisy, jitter))
+    condition = float(_condition(_shifted(noisy, jitter) if jitter else noisy, lower))
     coarse = eps > 1e-10 and condition * eps > _LOST
     if coarse or jitter > eps**0.5 * scale:
         added = f", after adding {jitter:.1e} to its diagonal" if jitter else ""
@@ -97,9 +101,16 @@ def factorize(matrix: Float[Array, "n n"], noise: Any) -> Factor:
             f"beyond the precision of {matrix.dtype} ({eps:.1e}); pass float64 inputs (with "
             "jax_enable_x64) or a larger noise",
             PrecisionWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     return Factor(lower, jitter, condition)
+
+
+@jax.jit
+def _shifted(matrix: Float[Array, "n n"], diagonal: Any) -> Float[Array, "n n"]:
+    """The matrix plus a diagonal, without a second matrix for it."""
+    i = jnp.arange(matrix.shape[0])
+    return matrix.at[i, i].add(diagonal)
 
 
 @jax.jit

@@ -1,0 +1,92 @@
+"""What learning maximises, as a function of the logarithms of the hyper-parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PyTree
+
+from widelimit.kernel import Kernel
+from widelimit.predict import _density
+from widelimit.predict._evidence import log_evidence
+from widelimit.predict._factor import Factor
+from widelimit.predict._prior import Covariance
+
+
+class Point(NamedTuple):
+    """Logarithms of the hyper-parameters, or factors around them; None is not learned."""
+
+    stds: Any
+    noise: Any
+    features: Any
+    output: Any
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("kernel", "noise", "x", "y", "row_factor"),
+    meta_fields=("reading", "name"),
+)
+@dataclass(frozen=True)
+class Objective:
+    """A log density of the data, given the hyper-parameters that a :class:`Point` leaves open."""
+
+    kernel: Kernel
+    reading: str
+    name: str
+    noise: float
+    x: PyTree
+    y: Float[Array, "n ..."]
+    row_factor: Float[Array, " n"]
+
+    def slope(self, start: Point) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
+        """Value and gradient as a function of a flat point; compiled once."""
+        _, shaped = ravel_pytree(start)
+
+        def both(flat: np.ndarray) -> tuple[float, np.ndarray]:
+            point = shaped(jnp.asarray(flat, self.y.dtype))
+            value, gradient = _value_and_gradient(point, self)
+            return float(value), np.asarray(ravel_pytree(gradient)[0], float)
+
+        return both
+
+    def at(self, point: Point, x: PyTree) -> tuple[Covariance, PyTree, Any]:
+        """The prior covariance, the scaled inputs and the noise."""
+        kernel, scale = self.kernel, 1.0
+        if point.stds is not None:
+            stds = [jnp.exp(s) for s in point.stds]
+            kernel = jax.tree.unflatten(jax.tree.structure(kernel), stds)
+        if point.features is not None:
+            x = x * jnp.exp(point.features)
+        if point.output is not None:
+            scale = jnp.exp(point.output)
+        noise = self.noise if point.noise is None else jnp.exp(point.noise)
+        return Covariance(kernel, self.reading, scale), x, noise
+
+
+@jax.jit
+@jax.value_and_grad
+def _value_and_gradient(point: Point, target: Objective) -> Array:
+    """One program for all data of one shape and one network."""
+    covariance, x, noise = target.at(point, target.x)
+    return _density_of(target.name, covariance.matrix(x), noise * target.row_factor, target.y)
+
+
+def _density_of(name: str, gram: Array, noise: Array, y: Array) -> Array:
+    """The log evidence, or the sum of the leave-one-out log densities."""
+    if name == "evidence":
+        return log_evidence(gram, noise, y.reshape(y.shape[0], -1))
+    factor = Factor(jnp.linalg.cholesky(gram + jnp.diag(noise)), 0.0, float("nan"))
+    inverse = factor.inverse()
+    precision = jnp.diagonal(inverse).reshape(-1, *(1,) * (y.ndim - 1))
+    precision = jnp.broadcast_to(precision, y.shape)
+    return jnp.sum(
+        _density.gaussian((inverse @ y) ** 2 / precision, -0.5 * jnp.log(precision), 1)
+    )
