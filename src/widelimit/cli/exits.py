@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import json
+import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -13,8 +15,9 @@ import typer
 from widelimit.errors import WideLimitError
 
 EXIT_CODES = (
-    "Exit codes: 0 success; 1 the computation failed; 2 wrong usage, or a file that cannot be "
-    "read or written; 130 interrupted. Set WIDELIMIT_TRACEBACK=1 to see tracebacks."
+    "Exit codes: 0 success; 1 the computation failed, or a limit was refused or found wrong; 2 "
+    "wrong usage, or a file that cannot be read, used or written; 130 interrupted. Set "
+    "WIDELIMIT_TRACEBACK=1 to see tracebacks."
 )
 
 
@@ -33,24 +36,42 @@ class Failure(Exception):
 
 
 def sentences(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The command with every exception turned into a sentence on stderr and an exit code."""
+    """The command with every exception turned into a sentence on stderr and an exit code.
+
+    With ``--json`` the sentence is also printed on stdout, as ``{"error": ..., "code": ...}``.
+    """
 
     @functools.wraps(command)
     def run(*args: Any, **options: Any) -> Any:
         try:
             return command(*args, **options)
         except KeyboardInterrupt:
-            typer.echo("Interrupted; nothing was written.", err=True)
-            raise typer.Exit(130) from None
-        except typer.Exit:
+            sentence, code = "Interrupted; no half-written files are left.", 130
+        except (typer.Exit, typer.Abort):
             raise
         except Exception as error:
             if os.environ.get("WIDELIMIT_TRACEBACK"):
                 raise
-            typer.echo(f"widelimit: {_sentence(error)}", err=True)
-            raise typer.Exit(error.code if isinstance(error, Failure) else 1) from None
+            sentence, code = _sentence(error), error.code if isinstance(error, Failure) else 1
+        if options.get("as_json"):
+            typer.echo(json.dumps({"error": sentence, "code": code}, indent=2))
+        typer.echo(f"widelimit: {sentence}", err=True)
+        raise typer.Exit(code)
 
     return run
+
+
+def print_json(data: Any) -> None:
+    """Print one JSON object on stdout; numbers that are not finite become null."""
+    typer.echo(json.dumps(_finite(data), indent=2, ensure_ascii=False))
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def installed_version() -> str:
@@ -64,7 +85,7 @@ def installed_version() -> str:
 def _sentence(error: Exception) -> str:
     if isinstance(error, Failure | WideLimitError):
         return str(error)
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
         return "There is not enough memory for this computation."
     first = (str(error).strip().splitlines() or ["no message"])[0]
     return (

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from widelimit.cli.exits import Failure
+from widelimit.cli.shared.files import require_writable, write
 
 
 def demo(
@@ -29,7 +29,7 @@ def demo(
     held-out images exactly with both, trains the same function at finite widths, and writes
     everything side by side into one self-contained HTML file.
     """
-    require_writable(out)
+    require_writable(out, "report", "--out")
     # Imported here so that `widelimit --help` starts without Matplotlib and scikit-learn.
     from widelimit.cli.demo import page, terminal
     from widelimit.cli.demo.experiment import QUICK, STANDARD, run
@@ -37,47 +37,9 @@ def demo(
     with terminal.Screen(quiet_output=as_json) as screen:
         results = run(QUICK if quick else STANDARD, seed, screen)
         text = screen.stage("Draw the report", lambda: page.render(results))
-    write(out, text)
+    write(out, text, "report")
     if as_json:
         typer.echo(json.dumps({**results.as_json(), "report": str(out)}, indent=2))
     else:
         screen.show(results, out)
 
-
-def require_writable(path: Path) -> None:
-    """Fail before any work is done if the report cannot be written.
-
-    Raises
-    ------
-    Failure
-        With exit code 2.
-    """
-    if path.is_dir():
-        msg = f"{path} is a directory; give --out the name of a file, such as {path}/report.html."
-        raise Failure(msg, 2)
-    existed = path.exists()
-    try:
-        with path.open("a"):
-            pass
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    if not existed:
-        path.unlink()
-
-
-def write(path: Path, text: str) -> None:
-    """Write the report.
-
-    Raises
-    ------
-    Failure
-        With exit code 2 if that is not possible.
-    """
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise _unwritable(path, error) from error
-
-
-def _unwritable(path: Path, error: OSError) -> Failure:
-    return Failure(f"Cannot write the report to {path}: {error.strerror or error}.", 2)

@@ -2,45 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-import scipy
-import sklearn
 from scipy.sparse.linalg import eigsh
 
 from widelimit import predict
 from widelimit.cli.demo.data import Digits, digits
 from widelimit.cli.demo.network import network, parameter_shapes, source
 from widelimit.cli.demo.training import train
-from widelimit.cli.exits import installed_version
+from widelimit.cli.shared.environment import machine, versions
+from widelimit.cli.shared.screen import Progress
 from widelimit.kernel import Kernel, kernel
 from widelimit.precision import double_precision
 
-T = TypeVar("T")
-
 # Fraction of the critical rate of the linearised network; leaves room for narrow networks.
 _RATE = 0.7
-
-
-class Progress(Protocol):
-    """Where the computations report to."""
-
-    def stage(self, title: str, work: Callable[[], T]) -> T:
-        """Run ``work`` and show that it is running."""
-        ...
-
-    def steps(self, title: str, total: int, work: Callable[[Callable[[int], None]], T]) -> T:
-        """Run ``work`` with a function that takes the number of steps done."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -185,9 +166,10 @@ def run(settings: Settings, seed: int, progress: Progress) -> Results:
         finite.append(_against_limit(width, outputs, residual, limit.mean, data.labels_test))
     across = [np.log(f.width) for f in finite for _ in f.difference]
     down = [np.log(d) for f in finite for d in f.difference]
+    packages = versions("optax", "numpy", "scipy", "scikit-learn")
     return Results(
         settings, seed, rows, finite, float(np.polyfit(across, down, 1)[0]), probabilities,
-        data.labels_test, data.images_test, source(), _versions(), _machine(),
+        data.labels_test, data.images_test, source(), packages, machine(),
         time.perf_counter() - begin,
     )  # fmt: skip
 
@@ -252,25 +234,3 @@ def _against_limit(
         [float(v) for v in np.mean(chosen == limit.argmax(-1), 1)],
         [float(v) for v in residual],
     )
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "widelimit": installed_version(),
-        "jax": jax.__version__,
-        "optax": optax.__version__,
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-        "scikit-learn": sklearn.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def _machine() -> dict[str, str]:
-    device = jax.devices()[0]
-    return {
-        "system": platform.system(),
-        "processor": platform.machine(),
-        "cores": str(os.cpu_count()),
-        "jax device": f"{jax.device_count()} × {device.device_kind}",
-    }

@@ -1,12 +1,7 @@
-"""The report's figures, as SVG text that takes its colours from the page."""
+"""The report's figures."""
 
 from __future__ import annotations
 
-import io
-import re
-from typing import Any
-
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,36 +9,13 @@ from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator, PercentF
 
 from widelimit import predict
 from widelimit.cli.demo.experiment import Results
-
-# Stand-ins for the page's colours; none of them occurs otherwise.
-INK, FAINT = "#010203", "#040506"
-BLUE, ORANGE, GREEN = "#010207", "#010208", "#010209"
-_PAGE = {
-    INK: "var(--ink)",
-    FAINT: "var(--faint)",
-    BLUE: "var(--blue)",
-    ORANGE: "var(--orange)",
-    GREEN: "var(--green)",
-}
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 11,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": FAINT,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-}
+from widelimit.cli.shared.figures import BLUE, FAINT, GREEN, INK, ORANGE, style, svg, wilson
 
 
 def convergence(results: Results) -> str:
     """Difference to the limit, and accuracy, against width."""
     finite, widths = results.finite, [f.width for f in results.finite]
-    with matplotlib.rc_context(_STYLE):
+    with style():
         figure = Figure(figsize=(9.6, 3.9), layout="constrained")
         left, right = figure.subplots(1, 2)
         for f in finite:
@@ -84,7 +56,7 @@ def convergence(results: Results) -> str:
         right.yaxis.set_major_formatter(PercentFormatter(1))
         right.set_ylabel("accuracy on unseen digits")
         right.set_title("Accuracy", loc="left")
-    return _svg(figure, "Difference to the limit and accuracy against width")
+    return svg(figure, "Difference to the limit and accuracy against width")
 
 
 def calibration(results: Results) -> str:
@@ -95,7 +67,7 @@ def calibration(results: Results) -> str:
         (len(results.rows) - 1, GREEN, "^", f"trained, width {results.finite[-1].width}"),
     ]
     bins = 5
-    with matplotlib.rc_context(_STYLE):
+    with style():
         figure = Figure(figsize=(9.6, 4.4), layout="constrained")
         top, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
         top.plot([0, 1], [0, 1], "--", color=FAINT, lw=1.5)
@@ -106,7 +78,7 @@ def calibration(results: Results) -> str:
         for k, (row, colour, marker, name) in enumerate(shown):
             p = results.probabilities[row]
             curve = predict.calibration_curve(p, results.labels, bins=bins)
-            low, high = _wilson(curve.accuracy, curve.examples)
+            low, high = wilson(curve.accuracy, curve.examples)
             x = curve.confidence
             top.plot(x, curve.accuracy, marker, color=colour, label=name, ms=7)
             top.vlines(x, low, high, color=colour, lw=1.5)
@@ -124,7 +96,7 @@ def calibration(results: Results) -> str:
         below.set_ylabel("images")
         below.set_xlabel("confidence: probability of the predicted digit")
         below.xaxis.set_major_formatter(PercentFormatter(1))
-    return _svg(figure, "Calibration: fraction right against confidence")
+    return svg(figure, "Calibration: fraction right against confidence")
 
 
 def digit(image: np.ndarray) -> str:
@@ -147,27 +119,3 @@ def _width_axis(axes: Axes, widths: list[int]) -> None:
 
 def _all(finite: list, field: str) -> list[float]:
     return [v for f in finite for v in getattr(f, field)]
-
-
-def _wilson(fraction: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Wilson's 95% interval of a binomial proportion."""
-    z2 = 1.96**2
-    middle = (fraction + z2 / (2 * count)) / (1 + z2 / count)
-    half = np.sqrt(z2 * (fraction * (1 - fraction) / count + z2 / (4 * count**2)))
-    half = half / (1 + z2 / count)
-    return middle - half, middle + half
-
-
-def _svg(figure: Figure, label: str) -> str:
-    buffer = io.StringIO()
-    # Names inside the two figures must differ, as both are in one page.
-    with matplotlib.rc_context({"svg.hashsalt": label}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    for stand_in, colour in _PAGE.items():
-        text = text.replace(stand_in, colour)
-    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
-    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
-    return text.replace("<svg", f'<svg class="figure" role="img" aria-label="{label}"', 1)

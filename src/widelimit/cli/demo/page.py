@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import html
-import importlib.resources
-from string import Template
 
 import numpy as np
 
 from widelimit.cli import demo
 from widelimit.cli.demo import figures
 from widelimit.cli.demo.experiment import Results
+from widelimit.cli.shared.page import fill, pairs
 
 _UNSURE = 12
 
@@ -19,8 +18,7 @@ def render(results: Results) -> str:
     """The page as text."""
     s, last = results.settings, results.finite[-1]
     nngp, ntk = results.rows[0], results.rows[1]
-    template = importlib.resources.files(demo).joinpath("page.html").read_text("utf-8")
-    return Template(template).substitute(
+    return fill(demo, dict(
         test=s.test,
         train=s.train,
         steps=s.steps,
@@ -39,10 +37,10 @@ def render(results: Results) -> str:
         convergence=figures.convergence(results),
         calibration=figures.calibration(results),
         digits=_unsure(results),
-        versions=_pairs(results.versions),
-        machine=_pairs(results.machine),
+        versions=pairs(results.versions),
+        machine=pairs(results.machine),
         seconds=f"{results.seconds:.0f}",
-    )
+    ))  # fmt: skip
 
 
 def _rows(results: Results) -> str:
@@ -87,6 +85,3 @@ def _unsure(results: Results) -> str:
         )
     return "\n".join(cards)
 
-
-def _pairs(values: dict[str, str]) -> str:
-    return " · ".join(f"{html.escape(k)} {html.escape(v)}" for k, v in values.items())

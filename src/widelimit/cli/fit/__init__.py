@@ -1,0 +1,1 @@
+"""Fitting a table: cross-validation beside baselines, a model file, a report."""

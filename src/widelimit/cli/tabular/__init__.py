@@ -1,0 +1,1 @@
+"""Tables of mixed columns: read, understood, encoded as numbers, learned from, stored."""
