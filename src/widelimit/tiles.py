@@ -51,6 +51,12 @@ def rounded(count: int) -> int:
     return 1 << (count - 1).bit_length() if count <= ROUND else -(-count // ROUND) * ROUND
 
 
+def nearly(count: int) -> int:
+    """A size at least ``count`` and at most an eighth larger, for what costs its cube."""
+    step = 1 << max(count.bit_length() - 4, 0)
+    return -(-count // step) * step
+
+
 def whole(block: Block, x1: Rows, x2: Rows | None, *, filled: bool) -> list[Any]:
     """Evaluate ``block`` on all pairs of rows at once; ``filled`` up to a rounded size, and cut."""
     n1, n2 = x1[0].shape[0], (x1 if x2 is None else x2)[0].shape[0]

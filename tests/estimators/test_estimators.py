@@ -107,14 +107,14 @@ def test_learning_raises_the_evidence_and_finds_the_noise():
 
 def test_relevance_finds_what_matters(table):
     x, y = table
-    learned = WideRegressor(relevance=True).fit(x, y)
+    learned = WideRegressor("erf x 1", relevance=True).fit(x, y)
     assert min(learned.input_scales_[:2]) > 2 * max(learned.input_scales_[2:])
 
 
 @pytest.mark.parametrize("kind", ["nngp", "ntk"])
 def test_frozen_predicts_the_same(table, kind):
     x, y = table
-    learned = WideRegressor("gelu x 2", kind=kind, relevance=True, max_learning_rows=30).fit(x, y)
+    learned = WideRegressor("erf x 1", kind=kind, relevance=True, max_learning_rows=30).fit(x, y)
     frozen = learned.frozen()
     frozen = WideRegressor(**json.loads(json.dumps(frozen.get_params()))).fit(x, y)
     for a, b in zip(frozen.predict(x, return_std=True), learned.predict(x, return_std=True)):
@@ -148,8 +148,9 @@ def test_own_models(table):
 def test_classifier_is_calibrated_and_keeps_labels():
     x, y = load_wine(return_X_y=True)
     names = np.array(["barbera", "grignolino", "barolo"])[y]
-    proba = cross_val_predict(WideClassifier(learn=None), x, names, cv=4, method="predict_proba")
-    fitted = WideClassifier(learn=None).fit(x, names)
+    plain = WideClassifier("relu x 1", learn=None)
+    proba = cross_val_predict(plain, x, names, cv=4, method="predict_proba")
+    fitted = clone(plain).fit(x, names)
     assert list(fitted.classes_) == ["barbera", "barolo", "grignolino"]
     labels = np.searchsorted(fitted.classes_, names)
     assert wl.predict.accuracy(proba, labels) > 0.96
@@ -158,13 +159,13 @@ def test_classifier_is_calibrated_and_keeps_labels():
     # Far away from all data nothing is known.
     far = fitted.predict_proba(1e4 * np.ones((1, x.shape[1])))
     assert np.max(far) < 0.75
-    learned = WideClassifier(max_learning_rows=100).fit(x, names)
+    learned = WideClassifier("relu x 1", max_learning_rows=100).fit(x, names)
     assert learned.log_marginal_likelihood_ > fitted.log_marginal_likelihood_ + 50
 
 
 def test_intervals_cover():
     x, y = load_diabetes(return_X_y=True)
-    made = WideRegressor().fit(x[:300], y[:300])
+    made = WideRegressor("relu x 1").fit(x[:300], y[:300])
     mean, std = made.predict(x[300:], return_std=True)
     inside = np.mean(np.abs(y[300:] - mean) < norm.ppf(0.95) * std)
     assert 0.8 < inside < 0.97
@@ -175,7 +176,7 @@ def test_pandas_pipeline_and_grid_search():
     frame = load_wine(as_frame=True)
     search = GridSearchCV(
         make_pipeline(StandardScaler().set_output(transform="pandas"), WideClassifier(learn=None)),
-        {"wideclassifier__network": ["relu x 1", "erf x 2"], "wideclassifier__noise": [0.01, 0.1]},
+        {"wideclassifier__network": ["relu x 1", "erf x 1"], "wideclassifier__noise": [0.01, 0.1]},
         cv=2,
     ).fit(frame.data, frame.target)
     best = search.best_estimator_[-1]
@@ -242,13 +243,14 @@ def test_bad_weights(table):
 @pytest.mark.parametrize("learn", [None, "evidence"])
 def test_tables_that_say_little(learn):
     """One row, a constant target, equal rows with different targets: sane answers."""
-    one = WideRegressor(learn=learn).fit([[1.0, 2.0]], [3.0])
+    options = {"network": "erf x 1", "learn": learn}
+    one = WideRegressor(**options).fit([[1.0, 2.0]], [3.0])
     assert one.predict([[5.0, 1.0]])[0] == pytest.approx(3.0)
-    constant = WideRegressor(learn=learn).fit([[0.0], [1.0], [2.0]], [4.0, 4.0, 4.0])
+    constant = WideRegressor(**options).fit([[0.0], [1.0], [2.0]], [4.0, 4.0, 4.0])
     np.testing.assert_allclose(constant.predict([[7.0]]), 4.0)
     x = np.repeat(np.arange(4.0), 5)[:, None]
     y = np.random.default_rng(0).normal(size=20)
-    equal = WideRegressor(learn=learn).fit(x, y)
+    equal = WideRegressor(**options).fit(x, y)
     assert np.all(np.isfinite(equal.predict(x, return_std=True)))
-    single = WideClassifier(learn=learn).fit([[0.0], [1.0]], ["a", "a"])
+    single = WideClassifier(**options).fit([[0.0], [1.0]], ["a", "a"])
     assert list(single.predict([[3.0]])) == ["a"]

@@ -129,6 +129,7 @@ def test_products_of_fields_are_never_called_wrong(x, seed):
 # --------------------------------------------------------------------------- calling it
 
 
+@pytest.mark.slow
 def test_the_same_key_gives_the_same_report(x):
     options = {"draws": 8, "multipliers": (1, 2), "key": jax.random.key(5)}
     one, two = (verify(mlp, MLP, x, **options) for _ in range(2))
@@ -136,6 +137,7 @@ def test_the_same_key_gives_the_same_report(x):
     assert one.ntk == two.ntk
 
 
+@pytest.mark.slow
 def test_modules_kernels_and_keywords(x):
     model = eqx.nn.MLP(3, 2, 16, 1, key=jax.random.key(0))
     options = {"draws": 4, "multipliers": (1, 2)}

@@ -177,6 +177,7 @@ def test_refuses_bad_points(kernel, data, labels):
         found.probabilities(data[2], points=1000)
 
 
+@pytest.mark.slow
 def test_wine_against_regression_with_a_link():
     """Both name the classes; Laplace's approximation doubts more than the fitted link."""
     x, labels = load_wine(return_X_y=True)

@@ -15,7 +15,7 @@ OBJECTIVES = ["evidence", "leave_one_out"]
 
 def objective(name, kernel, x, y, reading="nngp"):
     rows = jnp.asarray(np.linspace(0.5, 2, len(x)))
-    return Objective(kernel, reading, name, 0.0, jnp.asarray(x), jnp.asarray(y), rows)
+    return Objective.filled(kernel, reading, name, 0.0, jnp.asarray(x), jnp.asarray(y), rows)
 
 
 @pytest.mark.parametrize("reading", ["nngp", "ntk"])
@@ -32,6 +32,19 @@ def test_gradient_against_differences(kernel, data, rng, name, reading):
         step = 1e-5 * np.eye(10)[k]
         difference = (slope(at + step)[0] - slope(at - step)[0]) / 2e-5
         np.testing.assert_allclose(gradient[k], difference, rtol=1e-5, atol=1e-7 * abs(value))
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_rows_that_fill_up_count_nothing(light, rng, name):
+    x, y = rng.normal(size=(33, 4)), rng.normal(size=(33, 2))
+    target = objective(name, light, x, y)
+    assert target.x.shape[0] > 33
+    point = Point([jnp.zeros(()), jnp.zeros(())], jnp.log(0.3), None, None)
+    value, _ = target.slope(point)(np.append(np.zeros(2), np.log(0.3)))
+    post = predict.posterior(light, x, y, noise=0.3 * np.linspace(0.5, 2, 33))
+    evidence = post.log_marginal_likelihood()
+    expected = evidence if name == "evidence" else post.leave_one_out().log_density.sum()
+    np.testing.assert_allclose(value, expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["nngp", "ntkgp"])

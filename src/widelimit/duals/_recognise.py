@@ -260,6 +260,10 @@ def _error_function(values):
         )
 
 
+def _sum_of(form):
+    return lambda u: sum(atom(u) for atom in form)
+
+
 def recognise(fn, expected_form=None):
     """Return the :class:`Match` of ``fn``, or None when no family fits its values.
 
@@ -273,8 +277,7 @@ def recognise(fn, expected_form=None):
 
     def candidates():
         if expected_form is not None:
-            guess = Match("derivative", expected_form, {})
-            yield guess, lambda u: sum(atom(u) for atom in expected_form)
+            yield Match("derivative", expected_form, {}), _sum_of(expected_form)
         yield _polynomial(values)
         yield _signed(values)
         yield _trigonometric(values, values_at)

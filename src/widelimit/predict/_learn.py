@@ -148,11 +148,11 @@ def learn(
     Notes
     -----
     Rasmussen and Williams, Gaussian processes for machine learning, 2006, sections 5.4.1 and
-    5.4.2. One program is compiled for all data of one shape; Gram matrices are computed in one
-    block, so memory grows as n². Directions along which the kernel does not change stay open: the
-    scales of ReLU layers multiply, and a scale of all features is a standard deviation of the
-    first layer. Where the Gram matrix cannot be factored the search turns back; no jitter is
-    added during the search.
+    5.4.2. Few programs are compiled, as rows that count nothing fill the data up to one of few
+    sizes; Gram matrices are computed in one block, so memory grows as n². Directions along which
+    the kernel does not change stay open: the scales of ReLU layers multiply, and a scale of all
+    features is a standard deviation of the first layer. Where the Gram matrix cannot be factored
+    the search turns back; no jitter is added during the search.
     """
     _check_choices(kind, objective, restarts, steps, tolerance)
     if not (learn_stds or learn_noise or input_scales or output_scale):
@@ -165,9 +165,8 @@ def learn(
     y = _checks.targets(y, diagonal.shape[0], diagonal.dtype)
     y = y - Mean(mean)(x, y.shape[1:], y.dtype)
     noise = _first_noise(noise, y, diagonal, learn=learn_noise)
-    target = Objective(
-        kernel, _READINGS[kind], objective, noise, x, y, _row_factor(row_noise_factor, y)
-    )
+    row_factor = _row_factor(row_noise_factor, y)
+    target = Objective.filled(kernel, _READINGS[kind], objective, noise, x, y, row_factor)
     stds = [float(s) for s in jax.tree.leaves(kernel)]
     features = np.zeros(_features(x)) if input_scales else None
     start = Point(
@@ -189,16 +188,17 @@ def learn(
     limits = (flat + factors[:, 0], flat + factors[:, 1])
     starts = further_starts(flat, limits, restarts, seed)
     found = search(target.slope(start), starts, limits, y.size, steps, progress, tolerance)
-    return _fit(target, jax.tree.map(np.asarray, shaped(jnp.asarray(found.point, y.dtype))), found)
+    point = jax.tree.map(np.asarray, shaped(jnp.asarray(found.point, y.dtype)))
+    return _fit(target, x, row_factor, point, found)
 
 
 _READINGS = {"nngp": "nngp", "ntkgp": "ntk"}
 
 
-def _fit(target: Objective, point: Point, found: Found) -> Fit:
+def _fit(target: Objective, x: PyTree, row_factor: Array, point: Point, found: Found) -> Fit:
     """The end of the search in the units of the caller."""
-    covariance, x, noise = target.at(point, target.x)
-    jitter = factorize(covariance.matrix(x), noise * target.row_factor).jitter
+    covariance, x, noise = target.at(point, x)
+    jitter = factorize(covariance.matrix(x), noise * row_factor).jitter
     kernel = covariance.kernel
     stds = [float(s) for s in jax.tree.leaves(kernel)]
     return Fit(

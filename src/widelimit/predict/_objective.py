@@ -18,6 +18,7 @@ from widelimit.predict import _density
 from widelimit.predict._evidence import log_evidence
 from widelimit.predict._factor import Factor
 from widelimit.predict._prior import Covariance
+from widelimit.tiles import nearly
 
 
 class Point(NamedTuple):
@@ -31,7 +32,7 @@ class Point(NamedTuple):
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=("kernel", "noise", "x", "y", "row_factor"),
+    data_fields=("kernel", "noise", "x", "y", "row_factor", "real"),
     meta_fields=("reading", "name"),
 )
 @dataclass(frozen=True)
@@ -45,6 +46,22 @@ class Objective:
     x: PyTree
     y: Float[Array, "n ..."]
     row_factor: Float[Array, " n"]
+    real: Float[Array, " n"]
+
+    @classmethod
+    def filled(
+        cls, kernel: Kernel, reading: str, name: str, noise: float, x: PyTree, y: Array,
+        row_factor: Array,
+    ) -> Objective:  # fmt: skip
+        """With rows that count nothing up to one of few sizes, so that few programs are compiled."""
+        count = y.shape[0]
+        missing = nearly(count) - count
+        same = lambda a: jnp.concatenate([a, jnp.repeat(a[-1:], missing, axis=0)])
+        zero = lambda a: jnp.pad(a, [(0, missing), *[(0, 0)] * (a.ndim - 1)])
+        real = zero(jnp.ones(count, y.dtype))
+        return cls(
+            kernel, reading, name, noise, jax.tree.map(same, x), zero(y), same(row_factor), real
+        )
 
     def slope(self, start: Point) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
         """Value and gradient as a function of a flat point; compiled once."""
@@ -76,7 +93,13 @@ class Objective:
 def _value_and_gradient(point: Point, target: Objective) -> Array:
     """One program for all data of one shape and one network."""
     covariance, x, noise = target.at(point, target.x)
-    return _density_of(target.name, covariance.matrix(x), noise * target.row_factor, target.y)
+    real, y = target.real, target.y
+    gram = covariance.matrix(x) * real[:, None] * real
+    noise = jnp.where(real > 0, noise * target.row_factor, 1)
+    # A row that is none is independent of all others, N(0, 1), and zero.
+    nothing = _density.gaussian(jnp.zeros((), y.dtype), 0.0, 1)
+    fill = jnp.sum(1 - real) * (y.size // y.shape[0])
+    return _density_of(target.name, gram, noise, y) - nothing * fill
 
 
 def _density_of(name: str, gram: Array, noise: Array, y: Array) -> Array:
