@@ -53,7 +53,7 @@ class Objective:
         cls, kernel: Kernel, reading: str, name: str, noise: float, x: PyTree, y: Array,
         row_factor: Array,
     ) -> Objective:  # fmt: skip
-        """With rows that count nothing up to one of few sizes, so that few programs are compiled."""
+        """With rows that count nothing, up to one of few sizes: few programs to compile."""
         count = y.shape[0]
         missing = nearly(count) - count
         same = lambda a: jnp.concatenate([a, jnp.repeat(a[-1:], missing, axis=0)])
