@@ -1,5 +1,7 @@
 """Strict numerics for every test: float64 available, warnings are errors."""
 
+import gc
+
 import jax
 import pytest
 
@@ -13,3 +15,11 @@ def rng():
     import numpy as np
 
     return np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_of_one_file():
+    """Compiled programs are let go after each file; those of a whole run would fill the memory."""
+    yield
+    jax.clear_caches()
+    gc.collect()
