@@ -86,6 +86,9 @@ REFUSED = {
     "masked weights": lambda p, x: read_out(p, jnp.tril(p[3]) @ erf(first(p, x)) / ROOT),
     "jump times a correlated field": lambda p, x: read_out(
         p, first(p, x) * jnp.sign(first(p, x) + p[1] @ x / 2)),
+    "field less itself, and its mean": added(lambda h, g, x: (h - (h - h.mean())) * ROOT),
+    "twice half a field, and its mean": added(
+        lambda h, g, x: (h - 0.5 * (2 * h - 2 * h.mean())) * ROOT),
     "pole off zero": lambda p, x: read_out(p, 1 / (first(p, x) + 0.3)),
     "logarithm off zero": lambda p, x: read_out(p, jnp.log(jnp.abs(first(p, x) - 0.2))),
     "infinite slope off zero": lambda p, x: read_out(p, jnp.cbrt(first(p, x) + 0.3)),

@@ -64,10 +64,7 @@ def split(b: Builder, node: n.Node, channels: Shape) -> tuple[n.Value, n.Node]:
     total: n.Value | None = None
     for t in known:
         full = multiplied(b, node.shape, Part(b.constant(np.ones((), _dtype(t))), ()), t)
-        total = full if total is None else b.compute(
-            "add", lambda x, y: x + y, (total, full), node.shape,
-            np.result_type(total.dtype, full.dtype),
-        )
+        total = full if total is None else _added(b, total, full)
     assert total is not None
     return total, b.add(node.shape, channels, [rest])
 
@@ -106,9 +103,16 @@ def multiplied(b: Builder, shape: Shape, first: Part, second: Part) -> n.Value:
 def joined(b: Builder, values: tuple[n.Value, ...], axis: int, shape: Shape) -> n.Value:
     """Values joined along an axis."""
     dtype = np.result_type(*(v.dtype for v in values))
-    return b.compute(
-        "concatenate", lambda *x: jnp.concatenate(x, axis), values, shape, dtype
-    )
+    node = b.compute("concatenate", lambda *x: jnp.concatenate(x, axis), values, shape, dtype)
+    b.sizes.note(node, b.sizes.largest(values))
+    return node
+
+
+def _added(b: Builder, x: n.Value, y: n.Value) -> n.Value:
+    dtype = np.result_type(x.dtype, y.dtype)
+    node = b.compute("add", lambda x, y: x + y, (x, y), x.shape, dtype)
+    b.sizes.note(node, b.sizes.largest((x, y)))
+    return node
 
 
 def _dtype(part: Part) -> Any:

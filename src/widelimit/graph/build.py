@@ -6,6 +6,7 @@ A Gaussian field with a mean is always a flat sum of known values and of fields 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -18,7 +19,8 @@ from widelimit.graph.arrange import over_axes
 from widelimit.graph.index import Draw, fingerprint
 from widelimit.graph.nodes import Part, Shape, whole
 from widelimit.graph.scalar import Scalar
-from widelimit.graph.sizes import Sizes
+from widelimit.graph.sizes import Size, Sizes
+from widelimit.graph.terms import collected
 
 
 class Builder:
@@ -114,8 +116,9 @@ class Builder:
         )
 
     def add(self, shape: Shape, channels: Shape, terms: Iterable[Part]) -> n.Field:
-        """The sum of parts, at least one of them a field; zeros are dropped."""
-        kept = tuple(t for t in apart.flattened(terms) if not _is_zero(t.node))
+        """The sum of parts, at least one of them a field; like terms are one, zeros dropped."""
+        flat = [t for t in apart.flattened(terms) if not _is_zero(t.node)]
+        kept = tuple(collected(self, flat))
         if len(kept) == 1:
             (only,) = kept
             as_it_is = only.node.shape == shape and only.dims == tuple(range(len(shape)))
@@ -220,6 +223,8 @@ class Builder:
             known, rest = apart.split(self, operand, operand.channels)
             run = over_axes(function, len(operand.shape), acted)
             moved = self.compute(name, run, (known, *values), shape, known.dtype)
+            terms = 1 if selects or pure else math.prod(operand.shape[k] for k in acted)
+            self.sizes.note(moved, self.sizes.of(known).times(Size(math.log(max(terms, 1)))))
             assert isinstance(rest, n.Field)
             options = {"selects": selects, "pure": pure, "name": name}
             linear = self.map(rest, acted, out, function, values, **options)  # type: ignore[arg-type]
@@ -259,7 +264,9 @@ class Builder:
         apply = over_axes(function, len(node.shape), acted)
         if isinstance(node, n.Constant):
             return self.constant(np.asarray(apply(node.array)))
-        return self.compute(name, apply, (node,), shape, node.dtype)
+        selected = self.compute(name, apply, (node,), shape, node.dtype)
+        self.sizes.note(selected, self.sizes.of(node))
+        return selected
 
     def join(self, pieces: tuple[n.Node, ...], axis: int, channels: Shape) -> n.Field:
         """Join nodes along a position axis."""

@@ -10,6 +10,7 @@ a random number of order one. Sizes are followed here as natural logarithms thro
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,6 +56,10 @@ class Sizes:
             self._known[node] = self._find(node)
         return self._known[node]
 
+    def largest(self, nodes: Iterable[n.Node]) -> Size:
+        """The size of a sum, or of several side by side."""
+        return _sum([self.of(x) for x in nodes])
+
     def _find(self, node: n.Node) -> Size:
         match node:
             case n.Constant(array=array):
@@ -87,7 +92,7 @@ class Sizes:
                 terms = math.prod(operand.shape[k] for k in acted)
                 return self.of(operand).times(Size(math.log(max(terms, 1))))
             case n.Field():
-                return _sum([self.of(p.node) for p in node.parts])
+                return self.largest(p.node for p in node.parts)
         return Size()
 
     def _weight(self, node: n.Source | n.Entry, terms: int) -> Size:

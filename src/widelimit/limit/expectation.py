@@ -245,7 +245,7 @@ def pair(
     if not derivative and (phi is duals.IDENTITY or psi is duals.IDENTITY) and c is ZERO:
         return ZERO
     same = f[0].root.node is g[0].root.node and f[0].root.dims == g[0].root.dims
-    if same and pairing != "cross":
+    if same and (pairing != "cross" or f[1] == g[1]):
         out = duals.second(phi, psi, q1, p1, p2, derivative=derivative)
         return out if derivative else out.value
     if c is ZERO:

@@ -65,7 +65,7 @@ def custom_derivative(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list
                 return _in_blocks(lambda *x: run(*x)[0], shape, typed)
             return run(*typed)[0]
 
-        return [elementwise(r.b, eqn.params.get("name", "custom"), whole, arrays, dtype)]
+        return [elementwise(r.b, "custom function", whole, arrays, dtype)]
     return r.run(jaxpr, consts, operands)
 
 

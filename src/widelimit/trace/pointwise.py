@@ -15,6 +15,7 @@ from widelimit.graph import scalar as s
 from widelimit.graph.arrange import in_axes
 from widelimit.graph.build import Builder
 from widelimit.graph.nodes import Part
+from widelimit.graph.terms import multiple
 from widelimit.trace.arrays import (
     Aligned,
     Array,
@@ -95,22 +96,9 @@ def _linear(b: Builder, arrays: list[Array], signs: tuple[int, ...]) -> Array:
     together = align(b, arrays)
     terms = []
     for part, sign in zip(together.parts, signs):
-        terms.append(part if sign > 0 else _times_constant(b, part, -1.0))
+        terms.append(part if sign > 0 else multiple(b, -1.0, part))
     node = b.add(together.shape, together.channels, terms)
     return Array(node, together.axes)
-
-
-def _times_constant(b: Builder, part: Part, factor: float) -> Part:
-    constant = Part(b.constant(np.asarray(factor)), ())
-    node = part.node
-    if isinstance(node, n.Field):
-        inner = b.scale(node.shape, node.channels, constant, n.whole(node))
-        return Part(inner, part.dims)
-    assert isinstance(node, n.Value)
-    if isinstance(node, n.Constant):
-        return Part(b.constant(node.array * np.asarray(factor, node.array.dtype)), part.dims)
-    value = b.compute("mul", lambda x: factor * x, (node,), node.shape, node.dtype)
-    return Part(value, part.dims)
 
 
 def _add(b: Builder, arrays: list[Array], dtype: Any) -> Array:  # noqa: ARG001
