@@ -19,9 +19,6 @@ Block = Callable[[Rows, Rows | None, tuple[int, int]], list[Any]]
 """(rows of x1, rows of x2 or None for a tile on the diagonal, how many of each are real)
 -> arrays (t1, t2, ...)."""
 
-ROUND = 128
-"""Numbers of rows are rounded to multiples of this, or to powers of two below."""
-
 PATIENCE = 1.0
 """Seconds after which a progress bar appears."""
 
@@ -47,13 +44,11 @@ def tile_size(limit: int, bytes_per_pair: int, memory: int) -> int:
 
 
 def rounded(count: int) -> int:
-    """A size from a short list, at least ``count``: few sizes, few programs to compile."""
-    return 1 << (count - 1).bit_length() if count <= ROUND else -(-count // ROUND) * ROUND
+    """A size from a short list, at least ``count`` and at most a quarter larger.
 
-
-def nearly(count: int) -> int:
-    """A size at least ``count`` and at most an eighth larger, for what costs its cube."""
-    step = 1 << max(count.bit_length() - 4, 0)
+    Few sizes are few programs to compile.
+    """
+    step = 1 << max(count.bit_length() - 3, 0)
     return -(-count // step) * step
 
 

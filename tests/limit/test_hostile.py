@@ -89,6 +89,14 @@ REFUSED = {
     "field less itself, and its mean": added(lambda h, g, x: (h - (h - h.mean())) * ROOT),
     "twice half a field, and its mean": added(
         lambda h, g, x: (h - 0.5 * (2 * h - 2 * h.mean())) * ROOT),
+    "cancels through a matrix": lambda p, x: read_out(
+        p, erf(first(p, x)) + p[3] @ first(p, x) - p[3] @ (first(p, x) - first(p, x).mean())),
+    "cancels in a stack": added(lambda h, g, x: jnp.diff(
+        jnp.stack([h - h.mean(), h]), axis=0)[0] * ROOT),
+    "cancels behind a known factor": added(
+        lambda h, g, x: ((h - h.mean()) * x[0] - h * x[0]) * ROOT),
+    "cancels beside another field": added(
+        lambda h, g, x: ((relu(h) + h - h.mean()) - relu(h) - h) * ROOT),
     "pole off zero": lambda p, x: read_out(p, 1 / (first(p, x) + 0.3)),
     "logarithm off zero": lambda p, x: read_out(p, jnp.log(jnp.abs(first(p, x) - 0.2))),
     "infinite slope off zero": lambda p, x: read_out(p, jnp.cbrt(first(p, x) + 0.3)),
@@ -114,6 +122,8 @@ AGREES = {
     "normalised and scaled": lambda p, x: read_out(p, erf(10 * normal(first(p, x)))),
     "normalised and scaled by the root": lambda p, x: read_out(
         p, normal(first(p, x)) * ROOT) / ROOT,
+    "normalised, with a residual, scaled late": lambda p, x: read_out(
+        p, erf(p[3] @ (lambda g: g + relu(g))(normal(first(p, x))) / ROOT)),
     "narrow tent": lambda p, x: read_out(
         p, 8 * jnp.maximum(0, 1 - jnp.abs(first(p, x) - 0.5) / 0.05)),
     "known condition": lambda p, x: read_out(p, jnp.where(x[0] > 0, relu(first(p, x)),

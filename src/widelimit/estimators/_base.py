@@ -79,14 +79,11 @@ class WideEstimator(BaseEstimator):
         settings = Settings(**{name: getattr(self, name) for name in names})
         numbers = find(settings, data, _generator(self.random_state))
         process = Process(settings, numbers, data)
-        self._settings, self._data, self._made = settings, data, process
-        self._numbers = dataclasses.replace(
-            numbers, log_marginal_likelihood=process.log_marginal_likelihood()
-        )
+        self._settings, self._numbers, self._data, self._made = settings, numbers, data, process
         self.noise_ = numbers.noise
         self.scales_ = numbers.scales
         self.input_scales_ = numbers.input_scales
-        self.log_marginal_likelihood_ = self._numbers.log_marginal_likelihood
+        self.log_marginal_likelihood_ = process.log_marginal_likelihood()
 
     def _features(self, x: Any) -> np.ndarray:
         """Checked and standardised features of new rows."""

@@ -70,7 +70,6 @@ class Numbers:
     noise: float
     scales: dict[str, float]
     input_scales: np.ndarray
-    log_marginal_likelihood: float | None = None
 
 
 class Process:

@@ -32,6 +32,7 @@ class Builder:
         self._keep: list[Any] = []  # keys hold identities, so what they identify must stay alive
         self.where: Where | None = None
         self.nodes: list[n.Node] = []
+        self.suspects: list[tuple[n.Field, Where | None]] = []
 
     def _once(self, key: tuple, make: Callable[[], Any]) -> Any:
         if key not in self._table:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,19 +24,22 @@ NOTHING = -math.inf
 class Size:
     """Logarithms of the size of what is kept and of what was dropped.
 
-    ``width`` is the number of channels of the mean whose fluctuation was dropped.
+    ``width`` is the number of channels of the mean whose fluctuation was dropped. ``cancels`` says
+    that what is kept may be smaller, as terms that share random numbers were added.
     """
 
     kept: float = 0.0
     dropped: float = NOTHING
     width: int = 0
+    cancels: bool = False
 
     def times(self, other: Size) -> Size:
         """The size of a product."""
         dropped = max(
             self.dropped + other.kept, self.kept + other.dropped, self.dropped + other.dropped
         )
-        return Size(self.kept + other.kept, dropped, max(self.width, other.width))
+        width, cancels = max(self.width, other.width), self.cancels or other.cancels
+        return Size(self.kept + other.kept, dropped, width, cancels)
 
 
 class Sizes:
@@ -86,11 +89,15 @@ class Sizes:
             case n.Apply(root=root, values=values):
                 s = _sum([self.of(p.node) for p in (root, *values)])
                 # A function may be bounded; what was dropped stays small beside its argument.
-                return Size(min(s.kept, 0.0), s.dropped - max(s.kept, 0.0), s.width)
+                return Size(min(s.kept, 0.0), s.dropped - max(s.kept, 0.0), s.width, s.cancels)
             case n.Map(operand=operand, acted=acted, selects=False):
                 # At most as many terms as there are positions, all of one sign.
                 terms = math.prod(operand.shape[k] for k in acted)
-                return self.of(operand).times(Size(math.log(max(terms, 1))))
+                size = self.of(operand).times(Size(math.log(max(terms, 1))))
+                return replace(size, cancels=size.cancels or terms > 1)
+            case n.Sum(terms=terms):
+                size = self.largest(t.node for t in terms)
+                return replace(size, cancels=size.cancels or _related([t.node for t in terms]))
             case n.Field():
                 return self.largest(p.node for p in node.parts)
         return Size()
@@ -103,8 +110,15 @@ class Sizes:
 
 def _sum(sizes: list[Size]) -> Size:
     return Size(
-        max(s.kept for s in sizes), max(s.dropped for s in sizes), max(s.width for s in sizes)
+        max(s.kept for s in sizes), max(s.dropped for s in sizes), max(s.width for s in sizes),
+        any(s.cancels for s in sizes),
     )
+
+
+def _related(nodes: list[n.Node]) -> bool:
+    """Whether two of them are made of one parameter's random numbers."""
+    leaves = [leaf for x in nodes for leaf in {d.leaf for d in n.draws_of(x)}]
+    return len(leaves) > len(set(leaves))
 
 
 def _log(x: float) -> float:

@@ -18,7 +18,7 @@ from widelimit.predict import _density
 from widelimit.predict._evidence import log_evidence
 from widelimit.predict._factor import Factor
 from widelimit.predict._prior import Covariance
-from widelimit.tiles import nearly
+from widelimit.tiles import rounded
 
 
 class Point(NamedTuple):
@@ -55,7 +55,7 @@ class Objective:
     ) -> Objective:  # fmt: skip
         """With rows that count nothing, up to one of few sizes: few programs to compile."""
         count = y.shape[0]
-        missing = nearly(count) - count
+        missing = rounded(count) - count
         same = lambda a: jnp.concatenate([a, jnp.repeat(a[-1:], missing, axis=0)])
         zero = lambda a: jnp.pad(a, [(0, missing), *[(0, 0)] * (a.ndim - 1)])
         real = zero(jnp.ones(count, y.dtype))

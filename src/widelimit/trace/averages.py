@@ -225,15 +225,28 @@ def follow(b: Builder, node: n.Node, average: Average | None) -> None:
             )
         return
     size = b.sizes.of(node)
+    if is_scaled_up(size, size.kept):
+        raise scaled_up(size.width, b.where)
+    if size.cancels and is_scaled_up(size, NOTHING):
+        assert isinstance(node, n.Field)
+        b.suspects.append((node, b.where))
+
+
+def is_scaled_up(size: Size, kept: float) -> bool:
+    """Whether what was dropped matters beside what is kept, a logarithm."""
     if size.dropped == NOTHING:
-        return
+        return False
     small = (SETTLED - 0.5) * math.log(max(size.width, 2))
-    if size.dropped > small and size.dropped - size.kept > small:
-        raise AmbiguousScaleError(
-            f"the fluctuation of a mean over {size.width} channels is scaled up",
-            why="in the limit the mean is replaced by its expectation; what is left out shrinks "
-            "as 1/sqrt(width), but a factor that grows with the width makes it as large as the "
-            "rest.",
-            remedy="drop the factor, or add the mean to something that is scaled with it.",
-            where=b.where,
-        )
+    return size.dropped > small and size.dropped - kept > small
+
+
+def scaled_up(width: int, where: Where | None) -> AmbiguousScaleError:
+    """The error for a field that consists of what was dropped."""
+    return AmbiguousScaleError(
+        f"the fluctuation of a mean over {width} channels is scaled up",
+        why="in the limit the mean is replaced by its expectation; what is left out shrinks "
+        "as 1/sqrt(width), but a factor that grows with the width makes it as large as the "
+        "rest.",
+        remedy="drop the factor, or add the mean to something that is scaled with it.",
+        where=where,
+    )

@@ -7,7 +7,7 @@ import os
 import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,6 +16,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
 from widelimit.errors import UnsupportedPrimitiveError, Where
 from widelimit.graph import nodes as n
 from widelimit.graph.build import Builder
+from widelimit.graph.sizes import Size
 from widelimit.trace.arrays import (
     Array,
     Operand,
@@ -44,14 +45,27 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
     return register
 
 
+class Suspect(NamedTuple):
+    """A field, its size as estimated, and where it was made."""
+
+    node: n.Field
+    size: Size
+    where: Where | None
+
+
 @dataclass(frozen=True)
 class Graph:
-    """A network as data: its outputs, in the program's arrangement, and all nodes made."""
+    """A network as data: its outputs, in the program's arrangement, and all nodes made.
+
+    ``suspects`` are fields whose terms may cancel and leave only what was dropped; they are right
+    if their second moment says that they are not.
+    """
 
     outputs: tuple[Array, ...]
     nodes: tuple[n.Node, ...]
     leaves: tuple[Leaf, ...]
     structure: Any
+    suspects: tuple[Suspect, ...] = ()
 
 
 class Reader:
@@ -315,7 +329,9 @@ def read(
     for a in arrays_out:
         if a.average is not None and not a.average.settled:
             raise refuse("the output", a.average, None)
-    return Graph(arrays_out, tuple(reader.b.nodes), leaves, shape[-1])
+    sizes = reader.b.sizes
+    suspects = tuple(Suspect(x, sizes.of(x), where) for x, where in reader.b.suspects)
+    return Graph(arrays_out, tuple(reader.b.nodes), leaves, shape[-1], suspects)
 
 
 def _index(shape: tuple[int, ...]) -> np.ndarray:

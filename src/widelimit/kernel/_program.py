@@ -1,0 +1,158 @@
+"""A network read for one shape of input, ready to be evaluated: compiled programs, tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from widelimit.graph import nodes as n
+from widelimit.graph.simplify import simplified
+from widelimit.graph.walk import reachable
+from widelimit.kernel._inputs import float_dtype
+from widelimit.kernel._output import diagonal_block, pair_block, positions
+from widelimit.limit.activations import Activations
+from widelimit.limit.differences import has_close_pairs
+from widelimit.limit.evaluate import Evaluation, Side, deep
+from widelimit.tiles import filled_up, tile_size, tiled, whole
+from widelimit.trace import Graph
+
+TILE = 1024
+"""Examples per tile, at most."""
+MEMORY = 2 << 30
+"""Bytes that one tile's intermediate results may take."""
+
+Kinds = tuple[str, ...]
+Blocks = list[list[Any]]
+"""One array for each kernel and each output."""
+
+
+class Program:
+    """The evaluation of one graph.
+
+    Attributes
+    ----------
+    read
+        The graph as read.
+    graph
+        The graph that is evaluated, without what vanishes in the limit.
+    """
+
+    def __init__(self, read: Graph, trainable: tuple[bool, ...]) -> None:
+        nodes = simplified([o.node for o in read.outputs])
+        outputs = tuple(replace(o, node=x) for o, x in zip(read.outputs, nodes))
+        self.read = read
+        self.graph = replace(read, outputs=outputs, nodes=tuple(reachable(nodes)))
+        self._trainable = trainable
+        self._activations = Activations()
+        self._compiled: dict[Any, Callable[..., Any]] = {}
+        self._series: dict[Kinds, bool] = {}
+
+    def pairs(self, stds: Any, x1: list[Any], x2: list[Any] | None, kinds: Kinds) -> Blocks:
+        """Kernels of all pairs of examples; ``x2=None`` is ``x1``."""
+        # Inside a trace even operations on constants give tracers.
+        if _traced(x1, x2, stds, jnp.zeros(())):
+            return self._pairs(stds, x1, x2, None, kinds, careful=True)[0]
+        staged = self._staged(kinds)
+
+        def block(a: list[Any], b: list[Any] | None, real: tuple[int, int]) -> list[Any]:
+            for careful in (False, True):
+                run = lambda s, a, b, real, c=careful: self._pairs(s, a, b, real, kinds, careful=c)
+                run = run if staged else self._once((kinds, careful), run)
+                out, close = run(stds, a, b, real)
+                if careful or not bool(close) or not self._activations.kinked():
+                    break
+            return [x for one in out for x in one]
+
+        count = max(x1[0].shape[0], (x2 or x1)[0].shape[0])
+        size = tile_size(TILE, self._bytes_per_pair(x1, staged=staged), MEMORY)
+        if count <= size:
+            flat = whole(block, x1, x2, filled=self._fills)
+        else:
+            flat = tiled(block, x1, x2, size, name=" and ".join(kinds).upper())
+        per = len(self.graph.outputs)
+        return [flat[i : i + per] for i in range(0, len(flat), per)]
+
+    def diagonal(self, stds: Any, x: list[Any], kinds: Kinds) -> Blocks:
+        """Kernels of each example with itself."""
+        run = lambda s, x: self._diagonal(s, x, kinds)
+        if self._staged(kinds):
+            return run(stds, x)
+        run = self._once((kinds, "diagonal"), run)
+        if _traced(x, stds) or not self._fills:
+            return run(stds, x)
+        count = x[0].shape[0]
+        return [[block[:count] for block in one] for one in run(stds, filled_up(x))]
+
+    # ----------------------------------------------------------------- inside
+
+    @property
+    def _fills(self) -> bool:
+        """Whether a few more rows cost little, so that a new number of rows need not compile."""
+        return positions(self.graph) == 1
+
+    def _once(self, key: Any, run: Callable[..., Any]) -> Callable[..., Any]:
+        if key not in self._compiled:
+            self._compiled[key] = jax.jit(run)
+        return self._compiled[key]
+
+    def _staged(self, kinds: Kinds) -> bool:
+        """Whether to run step by step, so that a series is compiled once for all layers.
+
+        Closed forms are compiled together instead, into one program for the whole network.
+        """
+        if kinds not in self._series:
+            nodes = [o.node for o in self.graph.outputs]
+            self._series[kinds] = self._activations.series(nodes, derivative="ntk" in kinds)
+        return self._series[kinds]
+
+    def _bytes_per_pair(self, leaves: list[Any], *, staged: bool) -> int:
+        """A bound on what one pair of examples needs while it is computed.
+
+        Step by step every moment stays until the end; a compiled program lets go of them.
+        """
+        fields = sum(isinstance(x, n.Field) for x in self.graph.nodes)
+        held = max(12, 4 * fields) if staged else 12
+        return held * positions(self.graph) ** 2 * np.dtype(float_dtype(leaves)).itemsize
+
+    def _evaluation(self, stds: Any, sides: tuple[Side, Side], kinds: Kinds, **how: Any) -> Any:
+        dtype = float_dtype([*sides[0].leaves, *sides[1].leaves])
+        tangent = "ntk" in kinds
+        return Evaluation(
+            sides, stds, self._trainable, dtype, self._activations, with_tangent=tangent, **how
+        )
+
+    def _pairs(
+        self, stds: Any, a: Any, b: Any, real: Any, kinds: Kinds, *, careful: bool
+    ) -> tuple[Blocks, Any]:
+        left = Side(a, a[0].shape[0])
+        right = left if b is None else Side(b, b[0].shape[0])
+        ev = self._evaluation(stds, (left, right), kinds, careful=careful)
+        with deep(len(self.graph.nodes)):
+            results = [[pair_block(ev, out, kind) for out in self.graph.outputs] for kind in kinds]
+        flags = [
+            has_close_pairs(x, y, real, symmetric=ev.symmetric) for x, y in _distinct(ev.close)
+        ]
+        close = jnp.any(jnp.stack(flags)) if flags else jnp.zeros((), bool)
+        return results, close
+
+    def _diagonal(self, stds: Any, leaves: Any, kinds: Kinds) -> Blocks:
+        side = Side(leaves, leaves[0].shape[0])
+        ev = self._evaluation(stds, (side, side), kinds)
+        with deep(len(self.graph.nodes)):
+            return [[diagonal_block(ev, out, kind) for out in self.graph.outputs] for kind in kinds]
+
+
+def _traced(*trees: Any) -> bool:
+    return any(isinstance(v, jax.core.Tracer) for v in jax.tree.leaves(trees))
+
+
+def _distinct(pairs: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+    seen: dict[tuple[int, int], tuple[Any, Any]] = {}
+    for x, y in pairs:
+        seen.setdefault((id(x), id(y)), (x, y))
+    return list(seen.values())
