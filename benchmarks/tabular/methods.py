@@ -30,7 +30,7 @@ from widelimit.estimators import WideClassifier, WideRegressor
 TRIED = 10
 """Settings tried by inner cross-validation."""
 
-FEWEST = 1000
+MOST_LEARNED = 500
 """Rows that the hyper-parameters of scikit-learn's Gaussian processes are learned from."""
 
 
@@ -76,23 +76,27 @@ class WithSpread:
 class Subset:
     """scikit-learn's Gaussian processes: hyper-parameters from part of the rows, then all rows."""
 
-    def __init__(self, kernel):
-        self.kernel = kernel
+    def __init__(self, kind, kernel, **options):
+        self.kind, self.kernel, self.options = kind, kernel, options
 
     def fit(self, x, y):
-        rows = np.random.default_rng(0).permutation(len(x))[:FEWEST]
-        part = GaussianProcessRegressor(self.kernel, normalize_y=True, n_restarts_optimizer=1)
-        part.fit(x[rows], y[rows])
-        self.model = GaussianProcessRegressor(part.kernel_, optimizer=None, normalize_y=True)
-        self.model.fit(x, y)
+        rows = np.random.default_rng(0).permutation(len(x))[:MOST_LEARNED]
+        part = self.kind(self.kernel, **self.options).fit(x[rows], y[rows])
+        self.model = self.kind(part.kernel_, optimizer=None, **self.options).fit(x, y)
+        self.classes_ = getattr(self.model, "classes_", None)
         return self
 
     def predict(self, x, return_std=False):
         return self.model.predict(x, return_std=return_std)
 
+    def predict_proba(self, x):
+        return self.model.predict_proba(x)
 
-def _process_kernel(base):
-    return ConstantKernel(1.0) * base + WhiteKernel(0.1, (1e-5, 1e1))
+
+def processes(width):
+    """Name -> kernel of scikit-learn's Gaussian processes, for so many columns."""
+    length = np.sqrt(width)
+    return {"GP, RBF": RBF(length), "GP, Matérn 3/2": Matern(length, nu=1.5)}
 
 
 def regressors(seed, width):
@@ -118,8 +122,13 @@ def regressors(seed, width):
             tuned(HistGradientBoostingRegressor(random_state=seed), boost, task, seed)
         ),
         "SVM": WithSpread(tuned(scaled, support, task, seed)),
-        "GP, RBF": Subset(_process_kernel(RBF(np.sqrt(width)))),
-        "GP, Matérn 3/2": Subset(_process_kernel(Matern(np.sqrt(width), nu=1.5))),
+        **{
+            name: Subset(
+                GaussianProcessRegressor, ConstantKernel(1.0) * base + WhiteKernel(0.1, (1e-5, 10)),
+                normalize_y=True, n_restarts_optimizer=1,
+            )
+            for name, base in processes(width).items()
+        },
         "wide NNGP": WideRegressor(random_state=seed),
         "wide NTK": WideRegressor(kind="ntk", random_state=seed),
     }
@@ -146,9 +155,10 @@ def classifiers(seed, width):
             HistGradientBoostingClassifier(random_state=seed), boost, task, seed
         ),
         "SVM": tuned(SVC(probability=True, random_state=seed), support, task, seed),
-        "GP, RBF": GaussianProcessClassifier(
-            ConstantKernel(1.0) * RBF(np.sqrt(width)), random_state=seed
-        ),
+        **{
+            name: Subset(GaussianProcessClassifier, ConstantKernel(1.0) * base)
+            for name, base in processes(width).items()
+        },
         "wide NNGP": WideClassifier(random_state=seed),
         "wide NTK": WideClassifier(kind="ntk", random_state=seed),
     }
