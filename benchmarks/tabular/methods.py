@@ -116,7 +116,7 @@ def regressors(seed, width):
         "mean": WithSpread(DummyRegressor()),
         "ridge": WithSpread(tuned(Ridge(), {"alpha": loguniform(1e-3, 1e3)}, task, seed)),
         "random forest": WithSpread(
-            tuned(RandomForestRegressor(300, random_state=seed), forest, task, seed)
+            tuned(RandomForestRegressor(100, random_state=seed), forest, task, seed)
         ),
         "boosting": WithSpread(
             tuned(HistGradientBoostingRegressor(random_state=seed), boost, task, seed)
@@ -149,7 +149,7 @@ def classifiers(seed, width):
             LogisticRegression(max_iter=3000), {"C": loguniform(1e-3, 1e3)}, task, seed
         ),
         "random forest": tuned(
-            RandomForestClassifier(300, random_state=seed), forest, task, seed
+            RandomForestClassifier(100, random_state=seed), forest, task, seed
         ),
         "boosting": tuned(
             HistGradientBoostingClassifier(random_state=seed), boost, task, seed

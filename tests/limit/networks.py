@@ -36,12 +36,15 @@ class Row:
     f: Callable[..., Any]
     shapes: tuple[tuple[int, ...], ...]
     x: tuple[int, ...] = (5,)
+    vocabulary: int = 0
 
     @property
     def params(self) -> list[jax.ShapeDtypeStruct]:
         return [struct(*s) for s in self.shapes]
 
     def inputs(self, rng: np.random.Generator, count: int = 3) -> np.ndarray:
+        if self.vocabulary:
+            return rng.integers(0, self.vocabulary, size=(count, *self.x))
         return rng.normal(size=(count, *self.x))
 
 
@@ -135,6 +138,8 @@ ROWS = (
         p[1], _first(p, x)))))), BODY),
     Row("shared_residual", lambda p, x: (lambda h: dense(p[3], erf(
         dense(p[1], erf(h)) + h)))(_first(p, x)), BODY),
+    Row("reshape_reordered", lambda p, x: dense(p[3], relu(dense(p[1], jax.lax.reshape(
+        relu(_first(p, x)).reshape(8, 12), (N,), (1, 0))) + _first(p, x))), BODY),
     Row("rnn_last", lambda p, xs: _scan(p, xs, lambda h, hs: dense(p[3], h)), BODY, (4, 5)),
     Row("rnn_pooled", lambda p, xs: _scan(p, xs, lambda h, hs: dense(p[3], hs.mean(0))), BODY,
         (4, 5)),

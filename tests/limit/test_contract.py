@@ -8,8 +8,10 @@ import pytest
 
 import widelimit as wl
 
-from .networks import ROWS
+from . import networks, spatial
 from .sampling import assert_agree, flat, sampled
+
+ROWS = (*networks.ROWS, *spatial.ROWS)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda r: r.name)
@@ -21,6 +23,7 @@ def test_agrees_with_sampled_networks(row, rng):
 
 QUICK = {
     *("gelu", "relu_plus_identity", "raw_input_residual", "concatenate", "bilinear", "where_gate"),
+    *("conv_spread_input", "padded_reflect", "attention_random_identity", "embedding"),
     *("layer_norm_scaled", "shared_weights", "rnn_last", "tokens_mixed", "heads", "shifted_gate"),
 }
 """One row of every kind for every run of the tests; the others are slow."""

@@ -56,8 +56,8 @@ def noise(p, x):
 
 def ambiguous_logits(p, x):
     q, k = dense(p[1], dense(p[0], x)), dense(p[2], dense(p[0], x))
-    gate = jnp.tanh(q @ k / np.sqrt(N))  # HERE
-    return gate * dense(p[3], dense(p[0], x))
+    gate = jnp.tanh(q @ k / np.sqrt(N))
+    return gate * dense(p[3], dense(p[0], x))  # HERE
 
 
 def unscaled_sum(p, x):

@@ -149,7 +149,9 @@ def _iota(params):
 WITH_PARAMS = {
     "dot_general": _dot,
     "broadcast_in_dim": _broadcast,
-    "reshape": lambda p, x: x.reshape(p["new_sizes"]),
+    "reshape": lambda p, x: (
+        x if p["dimensions"] is None else x.transpose(p["dimensions"])
+    ).reshape(p["new_sizes"]),
     "transpose": lambda p, x: x.transpose(p["permutation"]),
     "squeeze": lambda p, x: np.squeeze(x, p["dimensions"]),
     "expand_dims": lambda p, x: np.expand_dims(x, p["dimensions"]),

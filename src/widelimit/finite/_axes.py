@@ -59,6 +59,8 @@ def _contracted(node: n.Source) -> _Contracted:
     if not isinstance(node.operand, n.Field):
         return _Contracted((), {}, {})
     sizes = node.operand.channels
+    if isinstance(node, n.Weighted):
+        return _Contracted((), {k: k for k in range(len(sizes))}, {})
     own = node.draw.index.ndim - 1
     left_sizes = node.channels[own:]
     for count in range(len(sizes), -1, -1):
@@ -133,6 +135,9 @@ class Axes:
             case n.Source(operand=n.Field() as operand):
                 for k in self._contracted[id(node)].summed:
                     yield k, operand
+            case n.Overlap(operand=operand):
+                for k in range(len(node.channels), len(operand.channels)):
+                    yield k, operand
             case n.Expectation(operand=operand):
                 for k in range(len(operand.channels)):
                     yield k, operand
@@ -161,6 +166,12 @@ class Axes:
                     yield from _varying(node.draw, channel, self.graph.leaves[node.draw.leaf])
                 if isinstance(node, n.Tangent):
                     yield from self.origin(node.factor.node, channel)
+            case n.Overlap(operand=operand):
+                yield from self.origin(operand, channel)
+            case n.Copied(operand=operand, own=own) if channel in own:
+                yield from self.origin(operand, own.index(channel))
+            case n.Copied():
+                return
             case n.Spread():
                 before = node.operand.channels
                 gone = next(

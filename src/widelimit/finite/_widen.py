@@ -225,7 +225,9 @@ class _Walk:
                 self._set(b.draw.leaf, gain / abs(b.scale / a.scale) if a.scale else 1.0)
             case n.Tangent(), n.Tangent():
                 self.free(a.factor.node, b.factor.node)
-            case n.Sum() | n.Join() | n.Map() | n.Spread(), n.Field():
+            case n.Overlap(), n.Overlap():
+                self.demand(a.operand, b.operand, 1.0)
+            case n.Sum() | n.Join() | n.Map() | n.Spread() | n.Copied(), n.Field():
                 self._pairs(a, b, gain)
             case n.Scale(), n.Scale():
                 self.free(a.factor.node, b.factor.node)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from widelimit.errors import Where
-from widelimit.graph import apart
+from widelimit.graph import apart, joins
 from widelimit.graph import nodes as n
 from widelimit.graph.arrange import over_axes
 from widelimit.graph.index import Draw, fingerprint
@@ -21,6 +21,7 @@ from widelimit.graph.nodes import Part, Shape, whole
 from widelimit.graph.scalar import Scalar
 from widelimit.graph.sizes import Size, Sizes
 from widelimit.graph.terms import collected
+from widelimit.graph.windows import Window
 
 
 class Builder:
@@ -74,6 +75,12 @@ class Builder:
         self.nodes.append(node)
         return node
 
+    def one_hot(self, index: n.Value, size: int) -> n.Value:
+        """What is one at the place ``index`` names, along a new last axis."""
+        key = ("one hot", id(index), size)
+        shape = (*index.shape, size)
+        return self._once(key, lambda: n.OneHot(shape, np.dtype(np.float64), index))
+
     def expectation(self, operand: n.Field, dtype: Any) -> n.Value:
         """The mean of a field."""
         key = ("mean", id(operand))
@@ -91,15 +98,55 @@ class Builder:
         count: int,
         scale: float,
         channels: Shape,
+        windows: tuple[tuple[int, Window], ...] = (),
+        kind: type[n.Source] = n.Source,
     ) -> n.Source:
         """A parameter contracted with ``operand``."""
-        key = ("source", id(draw), id(operand), kept, summed, separate, count, scale, channels)
-        shape = tuple(operand.shape[k] for k in kept)
+        options = (kept, summed, separate, count, scale, windows)
+        key = (kind, id(draw), id(operand), channels, *options)
+        seen = dict(windows)
+        shape = tuple(
+            seen[k].outputs(operand.shape[k]) if k in seen else operand.shape[k] for k in kept
+        )
         return self._once(
-            key,
-            lambda: n.Source(
-                shape, channels, self.where, draw, operand, kept, summed, separate, count, scale
-            ),
+            key, lambda: kind(shape, channels, self.where, draw, operand, *options)
+        )
+
+    def resourced(
+        self, node: n.Source, channels: Shape, *, draw: Draw | None = None,
+        operand: n.Node | None = None,
+    ) -> n.Source:
+        """The same contraction of other channels."""
+        return self.source(
+            draw or node.draw, operand or node.operand, node.kept, node.summed, node.separate,
+            node.count, node.scale, channels, node.windows, type(node),
+        )
+
+    def overlap(self, operand: n.Field, summed: int) -> n.Overlap:
+        """The sum over the last ``summed`` channels of a field of mean zero."""
+        key = ("overlap", id(operand), summed)
+        kept = len(operand.channels) - summed
+        count = math.prod(operand.channels[kept:])
+        channels = operand.channels[:kept]
+        return self._once(
+            key, lambda: n.Overlap(operand.shape, channels, self.where, operand, count)
+        )
+
+    def copied(self, operand: n.Field, channels: Shape, own: tuple[int, ...]) -> n.Field:
+        """A field repeated along channels other than its ``own``."""
+        if len(own) == len(channels):
+            return operand
+        match operand:
+            case n.Sum() | n.Scale() | n.Product() | n.Apply():
+                # Inside, so that a mean stays a known term of the sum.
+                inside = lambda p: (
+                    Part(self.copied(p.node, channels, own), p.dims)
+                    if isinstance(p.node, n.Field) else p
+                )
+                return self.rebuild(operand, operand.shape, channels, inside)
+        key = ("copied", id(operand), channels, own)
+        return self._once(
+            key, lambda: n.Copied(operand.shape, channels, self.where, operand, own)
         )
 
     def entry(self, draw: Draw, scale: float, channels: Shape) -> n.Entry:
@@ -202,20 +249,21 @@ class Builder:
         selects: bool = False,
         pure: bool = False,
         name: str = "map",
+        along: Callable[..., Any] | None = None,
     ) -> n.Field:
         """A linear map over position axes; a pure selection goes inside pointwise nodes."""
         untouched = tuple(k for k in range(len(operand.shape)) if k not in acted)
         shape = (*(operand.shape[k] for k in untouched), *out)
         new_axis = {k: i for i, k in enumerate(untouched)}
         if pure and isinstance(operand, n.Sum | n.Scale | n.Product | n.Apply):
-            parts = _all_parts(operand)
+            parts = n.pointwise_parts(operand)
             if all(set(acted) <= set(p.dims) or not set(acted) & set(p.dims) for p in parts):
 
                 def inside(p: Part) -> Part:
                     if not set(acted) & set(p.dims):
                         return Part(p.node, tuple(new_axis[d] for d in p.dims))
                     own = tuple(p.dims.index(a) for a in acted)
-                    node = self.select_any(p.node, own, out, function, name)
+                    node = self.select_any(p.node, own, out, function, name, along)
                     rest = tuple(new_axis[d] for k, d in enumerate(p.dims) if k not in own)
                     return Part(node, (*rest, *range(len(untouched), len(shape))))
 
@@ -227,7 +275,7 @@ class Builder:
             terms = 1 if selects or pure else math.prod(operand.shape[k] for k in acted)
             self.sizes.note(moved, self.sizes.of(known).times(Size(math.log(max(terms, 1)))))
             assert isinstance(rest, n.Field)
-            options = {"selects": selects, "pure": pure, "name": name}
+            options = {"selects": selects, "pure": pure, "name": name, "along": along}
             linear = self.map(rest, acted, out, function, values, **options)  # type: ignore[arg-type]
             return self.add(shape, operand.channels, [whole(moved), whole(linear)])
         self._keep.append(function)
@@ -245,6 +293,7 @@ class Builder:
                 values,
                 selects or pure,
                 name,
+                along,
             ),
         )
 
@@ -255,10 +304,11 @@ class Builder:
         out: Shape,
         function: Callable[..., Any],
         name: str,
+        along: Callable[..., Any] | None = None,
     ) -> n.Node:
         """A pure selection of a field or of a value."""
         if isinstance(node, n.Field):
-            return self.map(node, acted, out, function, pure=True, name=name)
+            return self.map(node, acted, out, function, pure=True, name=name, along=along)
         assert isinstance(node, n.Value)
         untouched = tuple(k for k in range(len(node.shape)) if k not in acted)
         shape = (*(node.shape[k] for k in untouched), *out)
@@ -273,6 +323,9 @@ class Builder:
         """Join nodes along a position axis."""
         shape = list(pieces[0].shape)
         shape[axis] = sum(p.shape[axis] for p in pieces)
+        found = joins.merged(self, pieces, axis, tuple(shape), channels)
+        if found is not None:
+            return found
         gaussian = all(isinstance(p, n.Value) or n.is_gaussian(p) for p in pieces)
         if gaussian and not all(n.zero_mean(p) for p in pieces):
             means, centred = zip(*(apart.split(self, p, channels) for p in pieces))
@@ -299,15 +352,6 @@ class Builder:
                 )
         msg = f"{type(node).__name__} is not pointwise"
         raise TypeError(msg)
-
-
-def _all_parts(node: n.Field) -> tuple[Part, ...]:
-    match node:
-        case n.Scale(factor=factor, operand=operand):
-            return (factor, operand)
-        case n.Apply(root=root, values=values):
-            return (root, *values)
-    return node.parts
 
 
 def _key(part: Part) -> tuple:

@@ -48,10 +48,23 @@ def permute(b: Builder, field: n.Field, order: tuple[int, ...]) -> n.Field:
                     msg = "reordering channels of a partly contracted field"
                     raise NotImplementedError(msg)
                 moved = np.transpose(draw.index, (*order, own))
-                return b.source(
-                    b.draw(draw.leaf, moved), node.operand, node.kept, node.summed,
-                    node.separate, node.count, node.scale, channels,
+                operand = node.operand
+                if isinstance(node, n.Weighted):
+                    assert isinstance(operand, n.Field)
+                    operand = visit(operand)
+                return b.resourced(
+                    node, channels, draw=b.draw(draw.leaf, moved), operand=operand
                 )
+            case n.Copied(operand=operand, own=own):
+                places = [order.index(k) for k in own]
+                inner = sorted(range(len(own)), key=lambda i: places[i])
+                return b.copied(
+                    permute(b, operand, tuple(inner)), channels, tuple(sorted(places))
+                )
+            case n.Overlap(operand=operand):
+                summed = len(operand.channels) - len(order)
+                full = (*order, *range(len(order), len(order) + summed))
+                return b.overlap(permute(b, operand, full), summed)
             case n.Entry(draw=draw) | n.Tangent(draw=draw):
                 moved = np.transpose(draw.index, (*order, draw.index.ndim - 1))
                 return _with_draw(b, node, b.draw(draw.leaf, moved), channels, visit_part)
@@ -85,17 +98,25 @@ def _change(
         match node:
             case n.Source(draw=draw):
                 own = draw.index.ndim - 1
+                moved, operand = draw, node.operand
                 if k < own:
                     moved = b.draw(draw.leaf, change(draw.index, k))
-                    operand = node.operand
-                else:
-                    moved = draw
-                    assert isinstance(node.operand, n.Field)
-                    operand = visit(node.operand, k - own)
-                return b.source(
-                    moved, operand, node.kept, node.summed, node.separate, node.count,
-                    node.scale, channels,
+                if k >= own or isinstance(node, n.Weighted):
+                    assert isinstance(operand, n.Field)
+                    operand = visit(operand, k if k < own else k - own)
+                return b.resourced(node, channels, draw=moved, operand=operand)
+            case n.Copied(operand=operand, own=places):
+                further = len(new) - 1
+                places = tuple(
+                    x for p in places
+                    for x in (range(k, k + len(new)) if p == k else (p + further * (p > k),))
                 )
+                if k in node.own:
+                    operand = visit(operand, node.own.index(k))
+                return b.copied(operand, channels, places)
+            case n.Overlap(operand=operand):
+                summed = len(operand.channels) - len(node.channels)
+                return b.overlap(visit(operand, k), summed)
             case n.Entry(draw=draw) | n.Tangent(draw=draw):
                 moved = b.draw(draw.leaf, change(draw.index, k))
                 return _with_draw(b, node, moved, channels, visit_part)
@@ -130,7 +151,7 @@ def _through(
             out = node.shape[len(node.shape) - node.n_out :]
             return b.map(
                 operand, node.acted, out, node.function, node.values,
-                selects=node.selects, name=node.name,
+                selects=node.selects, name=node.name, along=node.along,
             )
         case n.Join():
             pieces = tuple(visit_part(n.whole(p)).node for p in node.pieces)

@@ -19,6 +19,7 @@ import numpy as np
 from widelimit.errors import Where
 from widelimit.graph.index import Draw
 from widelimit.graph.scalar import Scalar
+from widelimit.graph.windows import Window
 
 Shape = tuple[int, ...]
 
@@ -83,6 +84,16 @@ class Compute(Value):
 
 
 @dataclass(frozen=True, eq=False)
+class OneHot(Value):
+    """One at the place that ``index`` names along the last axis, zero elsewhere.
+
+    Outside the axis it is NaN, as a look-up outside of a table is.
+    """
+
+    index: Value
+
+
+@dataclass(frozen=True, eq=False)
 class Expectation(Value):
     """The mean of a field: what a sum over width tends to, divided by the width."""
 
@@ -132,7 +143,8 @@ class Source(Drawn):
 
     The axes of the operand are, in this order, those in ``kept`` (they become the positions),
     and those in ``summed``. Along the kept axes listed in ``separate`` the parameter has an axis
-    too, so that different positions see different draws.
+    too, so that different positions see different draws. A convolution has further axes of taps,
+    one for each pair (kept axis, window) in ``windows``, in that order.
     """
 
     operand: Node = field(repr=False)
@@ -141,6 +153,46 @@ class Source(Drawn):
     separate: tuple[int, ...]
     count: int
     scale: float
+    windows: tuple[tuple[int, Window], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Weighted(Source):
+    """Each channel of ``operand`` times its own entries, summed over few taps: not Gaussian.
+
+    No axis that is summed is wide, as in a depthwise convolution. The second moments are those of
+    a source; the law is that of a product.
+    """
+
+    gaussian = False
+
+    @cached_property
+    def draws(self) -> tuple[Draw, ...]:
+        """The parameter's own numbers, and those of the operand that they multiply."""
+        return unique_draws((self.draw, *draws_of(self.operand)))
+
+
+OVERLAPS = Draw(-1, np.zeros((1,), int))
+"""Stands for the random numbers of all overlaps: which of them are related, their moments say."""
+
+
+@dataclass(frozen=True, eq=False)
+class Overlap(Field):
+    """The sum of ``operand``, of mean zero, over its last channels: Gaussian over the others.
+
+    Attention logits scaled by 1/sqrt(d) are of this kind. By the central limit theorem the sum is
+    independent of any finite number of the channels summed.
+    """
+
+    operand: Field = field(repr=False)
+    count: int
+
+    gaussian = True
+
+    @cached_property
+    def draws(self) -> tuple[Draw, ...]:
+        """Numbers of its own."""
+        return (OVERLAPS,)
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,6 +238,22 @@ class Spread(Rearranged):
 
 
 @dataclass(frozen=True, eq=False)
+class Copied(Rearranged):
+    """A field repeated along further channel axes: channel k of the operand is ``own[k]`` here.
+
+    The copies along the other axes are one random variable, as the attention weights of a head
+    are for all channels of its values. A sum over those axes is over all of the channels.
+    """
+
+    own: tuple[int, ...]
+
+    @property
+    def copies(self) -> tuple[int, ...]:
+        """The channel axes along which nothing changes."""
+        return tuple(k for k in range(len(self.channels)) if k not in self.own)
+
+
+@dataclass(frozen=True, eq=False)
 class Sum(Field):
     """The sum of fields and values."""
 
@@ -226,7 +294,8 @@ class Map(Rearranged):
 
     ``function(block, *values)`` takes the ``acted`` axes of one example, in that order, and
     returns the last ``n_out`` axes of this node. ``selects`` says that each output is one of the
-    inputs or zero, so that the map commutes with taking the diagonal.
+    inputs or zero, so that the map commutes with taking the diagonal. A map of one axis to one
+    axis may come with ``along(array, axis)``, the same map of one axis of any array.
     """
 
     acted: tuple[int, ...]
@@ -235,6 +304,12 @@ class Map(Rearranged):
     values: tuple[Value, ...]
     selects: bool
     name: str
+    along: Callable[..., Any] | None = field(default=None, repr=False)
+
+    @property
+    def weighs(self) -> bool:
+        """Whether the values are factors, as in a product with a known matrix."""
+        return self.name == "dot_general"
 
     @property
     def untouched(self) -> tuple[int, ...]:
@@ -289,6 +364,33 @@ class Product(Field):
 # --------------------------------------------------------------------------- questions
 
 
+def pointwise_parts(node: Field) -> tuple[Part, ...]:
+    """All that a node is made of at its own layer, known values included."""
+    match node:
+        case Scale(factor=factor, operand=operand):
+            return (factor, operand)
+        case Apply(root=root, values=values):
+            return (root, *values)
+    return node.parts
+
+
+def copied(node: Node) -> frozenset[int]:
+    """The channel axes along which some part of a field is one random variable."""
+    if not isinstance(node, Field) or isinstance(node, Drawn | Overlap):
+        return frozenset()
+    own = node.copies if isinstance(node, Copied) else ()
+    return frozenset(own).union(*(copied(p.node) for p in node.parts))
+
+
+def overlaps(node: Node) -> list[Overlap]:
+    """The sums over width, scaled to stay random, that a field is made of at its own layer."""
+    if isinstance(node, Overlap):
+        return [node]
+    if not isinstance(node, Field) or isinstance(node, Drawn):
+        return []
+    return [x for p in node.parts for x in overlaps(p.node)]
+
+
 def is_gaussian(node: Node) -> bool:
     """Whether the node is a field with jointly Gaussian entries."""
     return isinstance(node, Field) and bool(node.gaussian)
@@ -319,9 +421,9 @@ def zero_mean(node: Node) -> bool:
             return not np.any(array)
         case Value():
             return False
-        case Source() | Entry() | Tangent():
+        case Source() | Overlap() | Entry() | Tangent():
             return True
-        case Sum() | Scale() | Map() | Spread() | Join():
+        case Sum() | Scale() | Map() | Spread() | Join() | Copied():
             return all(zero_mean(p.node) for p in node.parts)
         case Product(factors=factors):
             draws = [draws_of(f.node) for f in factors]

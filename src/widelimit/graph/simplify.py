@@ -47,8 +47,10 @@ class _Simplifier:
                 return replace(node, arguments=tuple(new(a) for a in arguments))
             case n.Map(operand=operand, values=values):
                 return replace(node, operand=new(operand), values=tuple(new(v) for v in values))
-            case n.Expectation() | n.Source() | n.Spread():
+            case n.Expectation() | n.Source() | n.Overlap() | n.Spread() | n.Copied():
                 return replace(node, operand=new(node.operand))
+            case n.OneHot(index=index):
+                return replace(node, index=new(index))
             case n.Tangent(factor=factor):
                 return replace(node, factor=part(factor))
             case n.Sum(terms=terms):

@@ -75,6 +75,8 @@ class Sizes:
             case n.Source(operand=operand):
                 terms = math.prod(node.draw.index.shape[-1:])
                 return self.of(operand).times(self._weight(node, terms))
+            case n.Overlap(operand=operand, count=count):
+                return self.of(operand).times(Size(math.log(count) / 2))
             case n.Entry():
                 return self._weight(node, 1)
             case n.Tangent(factor=factor):
@@ -94,6 +96,9 @@ class Sizes:
                 # At most as many terms as there are positions, all of one sign.
                 terms = math.prod(operand.shape[k] for k in acted)
                 size = self.of(operand).times(Size(math.log(max(terms, 1))))
+                if node.weighs:
+                    for v in node.values:
+                        size = size.times(self.of(v))
                 return replace(size, cancels=size.cancels or terms > 1)
             case n.Sum(terms=terms):
                 size = self.largest(t.node for t in terms)

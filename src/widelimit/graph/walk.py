@@ -29,7 +29,9 @@ def children(node: n.Node) -> list[n.Node]:
             return list(arguments)
         case n.Expectation(operand=operand):
             return [operand]
-        case n.Source(operand=operand):
+        case n.OneHot(index=index):
+            return [index]
+        case n.Source(operand=operand) | n.Overlap(operand=operand):
             return [operand]
         case n.Tangent(factor=factor):
             return [factor.node]

@@ -30,7 +30,7 @@ def difference(
     match a:
         case n.Entry() | n.Tangent():
             return ZERO
-        case n.Source() if not a.separate:
+        case n.Source() if not a.separate and not a.windows:
             return _source(ev, a, ta, tb, rank, p)
         case n.Sum(terms=terms) if _independent(ev, terms):
             total: Any = ZERO

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
-
 from widelimit.graph import nodes as n
-from widelimit.limit.evaluate import ZERO, Evaluation, Pairing
+from widelimit.limit.evaluate import ZERO, Evaluation, Pairing, barrier
 from widelimit.limit.expectation import Factor, expect, factors_of, pair
 
 
@@ -29,10 +27,3 @@ def dual(
     out = pair(ev, left, right, rank, p, derivative=ev.with_tangent)
     value, slope = (out.value, out.derivative) if ev.with_tangent else (out, ZERO)
     return barrier(value), barrier(slope)
-
-
-def barrier(array: Any) -> Any:
-    """Keep layers apart: fused into each other, the lower ones are computed for every use."""
-    if array is ZERO or not isinstance(array, jax.core.Tracer):
-        return array
-    return jax.lax.optimization_barrier(array)

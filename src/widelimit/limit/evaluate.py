@@ -125,6 +125,10 @@ class Evaluation:
             case n.Input(number=number, shape=shape):
                 leaf = self.sides[side].leaves[number]
                 return leaf.reshape(leaf.shape[0], *shape)
+            case n.OneHot(index=index, shape=shape):
+                i = self.value(index, side)[..., None]
+                inside = (i >= 0) & (i < shape[-1])
+                return jnp.where(inside, (i == jnp.arange(shape[-1])).astype(self.dtype), jnp.nan)
             case n.Expectation(operand=operand):
                 block = self.mean(operand, side)
                 return jnp.broadcast_to(block, (block.shape[0], *node.shape))
@@ -251,3 +255,10 @@ def times(*factors: Any) -> Any:
             return ZERO
         out = f if isinstance(out, float) and out == 1.0 else out * f
     return out
+
+
+def barrier(array: Any) -> Any:
+    """Keep layers apart: fused into each other, the lower ones are computed for every use."""
+    if array is ZERO or not isinstance(array, jax.core.Tracer):
+        return array
+    return jax.lax.optimization_barrier(array)

@@ -9,7 +9,7 @@ from widelimit import duals
 from widelimit.errors import NotGaussianError
 from widelimit.graph import nodes as n
 from widelimit.graph.nodes import Part
-from widelimit.limit.evaluate import ZERO, Evaluation, Pairing, add, times
+from widelimit.limit.evaluate import ZERO, Evaluation, Pairing, add, barrier, times
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ def _terms(part: Part) -> list[Term]:
             for f in factors:
                 out = [(c1 + c2, f1 + f2) for c1, f1 in out for c2, f2 in _terms(inside(f))]
             return out
-    if n.is_gaussian(node):
+    if n.is_gaussian(node) or isinstance(node, n.Weighted):
         return [((), (Factor(part),))]
     raise _refuse(node, "a linear map or join of non-Gaussian values is multiplied")
 
@@ -196,7 +196,7 @@ def _two(
     ev: Evaluation, f: tuple[Factor, int], g: tuple[Factor, int], rank: int, pairing: Pairing
 ) -> Any:
     """E[f g] of two correlated roots, from the dual of their nodes where that holds it."""
-    from widelimit.limit.dual import barrier, dual
+    from widelimit.limit.dual import dual
 
     if f[1] > g[1]:
         f, g = g, f
@@ -271,6 +271,9 @@ def _stein(
     ev: Evaluation, group: list[tuple[Factor, int]], rank: int, pairing: Pairing
 ) -> Any:
     """E[r F] = Σ cov(r, r_j) E[∂_j F] takes a linear factor out of three or more."""
+    weighted = [f for f, _ in group if isinstance(f.root.node, n.Weighted)]
+    if weighted:
+        raise _refuse(weighted[0].root.node, "channels times weights of their own are multiplied")
     linear = [i for i, (f, _) in enumerate(group) if activation_of(ev, f) is duals.IDENTITY]
     if not linear:
         where = next((f.apply[0].where for f, _ in group if f.apply), None)

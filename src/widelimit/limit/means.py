@@ -25,7 +25,7 @@ def mean(ev: Evaluation, node: n.Node, side: int) -> Any:
     match node:
         case n.Value():
             return ev.value(node, side)
-        case n.Source() | n.Entry() | n.Tangent():
+        case n.Source() | n.Overlap() | n.Entry() | n.Tangent():
             return ZERO
         case n.Sum(terms=terms):
             total: Any = ZERO
@@ -36,6 +36,8 @@ def mean(ev: Evaluation, node: n.Node, side: int) -> Any:
             return times(of(factor), of(operand))
         case n.Spread(operand=operand):
             return ev.mean(operand, side)[..., None]
+        case n.Copied(operand=operand):
+            return ev.mean(operand, side)
         case n.Map():
             return _mapped(ev, node, side)
         case n.Join(pieces=pieces, axis=axis):

@@ -7,12 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from widelimit.errors import MisalignedWidthError, UnsupportedPrimitiveError
+from widelimit.errors import MisalignedWidthError
 from widelimit.graph import nodes as n
 from widelimit.graph.index import Relation
 from widelimit.limit.evaluate import ZERO, Evaluation, Pairing, Rule, add, times
 from widelimit.limit.expectation import expect, factors_of
-from widelimit.limit.place import eye, place, stretch
+from widelimit.limit.place import eye, stretch
+from widelimit.limit.sources import overlap_pair, source_pair
 
 Targets = tuple[int, ...]
 
@@ -32,15 +33,28 @@ def moment(
     found = bilinear(moment, ev, a, ta, b, tb, rank, p)
     if found is not NotImplemented:
         return found
+    if _own_weights(a, b) or _own_weights(b, a):
+        return ZERO
     match a, b:
         case n.Source(), n.Source():
-            return source_pair(ev, a, ta, b, tb, rank, p, tangent=None)
+            if not same_draw(a, b):
+                return ZERO
+            return source_pair(ev, a, ta, b, tb, rank, p, moment=moment, tangent=None)
+        case n.Overlap(), n.Overlap():
+            return overlap_pair(moment, ev, a, ta, b, tb, rank, p)
         case n.Entry(), n.Entry():
             if same_draw(a, b):
                 shape = (1,) * (ev.batch(p) + rank)
                 return jnp.full(shape, ev.variance(a.draw.leaf) * (a.scale * b.scale), ev.dtype)
             return ZERO
     return products(ev, a, ta, b, tb, rank, p)
+
+
+def _own_weights(a: n.Field, b: n.Field) -> bool:
+    """Whether a parameter multiplies every channel of ``a`` and is nowhere in ``b``."""
+    return isinstance(a, n.Weighted) and all(
+        a.draw.relation(d) is Relation.DISJOINT for d in n.draws_of(b)
+    )
 
 
 def same_draw(a: n.Source | n.Entry | n.Tangent, b: n.Source | n.Entry | n.Tangent) -> bool:
@@ -93,6 +107,10 @@ def bilinear(
         outer = tuple(tb[k] for k in b.factor.dims)
         factor = ev.value_at(b.factor.node, outer, rank, 1, p)  # type: ignore[arg-type]
         return times(ev.at(kind, a, ta, b.operand.node, inner, rank, p), factor)
+    if isinstance(a, n.Copied):
+        return ev.at(kind, a.operand, ta, b, tb, rank, p)
+    if isinstance(b, n.Copied):
+        return ev.at(kind, a, ta, b.operand, tb, rank, p)
     if isinstance(a, n.Map) or isinstance(b, n.Map):
         return _mapped(kind, ev, a, ta, b, tb, rank, p)
     if isinstance(a, n.Join) or isinstance(b, n.Join):
@@ -117,6 +135,9 @@ def _mapped(
     kind: Rule, ev: Evaluation, a: n.Field, ta: Targets, b: n.Field, tb: Targets, rank: int,
     p: Pairing,
 ) -> Any:
+    in_place = _along(kind, ev, a, ta, b, tb, rank, p)
+    if in_place is not NotImplemented:
+        return in_place
     if isinstance(a, n.Map) and isinstance(b, n.Map) and _same_selection(a, ta, b, tb):
         n_in = len(a.acted)
         fresh = tuple(range(rank, rank + n_in))
@@ -157,6 +178,40 @@ def _mapped(
         i, j = batch + target, batch + extra - len(fresh)
         mapped = jnp.moveaxis(_diagonal(mapped, i, j), -1, i)
     return mapped
+
+
+def _along(
+    kind: Rule, ev: Evaluation, a: n.Field, ta: Targets, b: n.Field, tb: Targets, rank: int,
+    p: Pairing,
+) -> Any:
+    """A map of one axis to one axis, carried out on that axis of the operand's moment."""
+    together = isinstance(a, n.Map) and isinstance(b, n.Map) and _same_selection(a, ta, b, tb)
+    left, right = (a, ta), (b, tb)
+    if isinstance(a, n.Map) and _has_own_label(a, ta, () if together else tb):
+        node, label, left = a, ta[-1], (a.operand, _in_place(a, ta))
+        if together:
+            assert isinstance(b, n.Map)
+            right = (b.operand, _in_place(b, tb))
+    elif isinstance(b, n.Map) and not together and _has_own_label(b, tb, ta):
+        node, label, right = b, tb[-1], (b.operand, _in_place(b, tb))
+    else:
+        return NotImplemented
+    inner = ev.at(kind, *left, *right, rank, p)
+    if inner is ZERO:
+        return ZERO
+    axis = ev.batch(p) + label
+    assert node.along is not None
+    return node.along(stretch(inner, axis, node.operand.shape[node.acted[0]]), axis)
+
+
+def _has_own_label(node: n.Map, t: Targets, other: Targets) -> bool:
+    one = node.along is not None and node.n_out == 1 and not node.values
+    return one and t.count(t[-1]) == 1 and t[-1] not in other
+
+
+def _in_place(node: n.Map, t: Targets) -> Targets:
+    """The operand's labels, its moved axis under the label of the axis that it becomes."""
+    return _operand_targets(node, t, t[-1:])
 
 
 def _diagonal(array: Any, i: int, j: int) -> Any:
@@ -279,90 +334,6 @@ def _concatenate(
         for x in filled
     ]
     return jnp.concatenate(full, axis)
-
-
-# --------------------------------------------------------------------------- sources
-
-
-def source_pair(
-    ev: Evaluation, a: n.Source, ta: Targets, b: n.Source, tb: Targets, rank: int, p: Pairing,
-    *, tangent: Rule | None,
-) -> Any:
-    """One parameter contracted twice: var(W) Σ M(u, v), or the tangent kernel's two terms.
-
-    NNGP: var(W) · n · Σ_positions M(u, v). NTK: n · Σ M(u, v) if W is trained, plus
-    var(W) · n · Σ T(u, v).
-    """
-    if not same_draw(a, b):
-        return ZERO
-    summed_a = [a.operand.shape[k] for k in a.summed]
-    summed_b = [b.operand.shape[k] for k in b.summed]
-    if a.count != b.count or summed_a != summed_b or len(a.separate) != len(b.separate):
-        raise UnsupportedPrimitiveError(
-            "one parameter acts on a wide axis here and on a list of features there",
-            why="the covariance of the two uses mixes a mean over width with a finite sum.",
-            remedy="give each use its own parameter.",
-            where=a.where,
-        )
-    batch = ev.batch(p)
-    fresh = tuple(range(rank, rank + len(a.summed)))
-
-    def inner(node: n.Source, t: Targets) -> Targets:
-        out = [0] * len(node.operand.shape)
-        for i, k in enumerate(node.kept):
-            out[k] = t[i]
-        for i, k in enumerate(node.summed):
-            out[k] = fresh[i]
-        return tuple(out)
-
-    ia, ib = inner(a, ta), inner(b, tb)
-
-    def summed(kind: Rule) -> Any:
-        if isinstance(a.operand, n.Value) and isinstance(b.operand, n.Value):
-            return _gram(ev, a, ia, b, ib, rank, p) if kind is moment else ZERO
-        out = ev.at(kind, a.operand, ia, b.operand, ib, rank + len(fresh), p)
-        if out is ZERO:
-            return ZERO
-        for i, k in enumerate(a.summed):
-            out = stretch(out, batch + rank + i, a.operand.shape[k])
-        return jnp.sum(out, axis=tuple(batch + x for x in fresh)) if fresh else out
-
-    scale = a.scale * b.scale * a.count
-    variance = ev.variance(a.draw.leaf)
-    if tangent is None:
-        result = times(summed(moment), variance * scale)
-    else:
-        result = times(summed(tangent), variance * scale)
-        if ev.trainable[a.draw.leaf]:
-            result = add(result, times(summed(moment), scale))
-    for x, y in zip(a.separate, b.separate):
-        first, second = ta[a.kept.index(x)], tb[b.kept.index(y)]
-        if first != second:
-            size = a.operand.shape[x]
-            result = times(result, eye(size, first, second, rank, batch, ev.dtype))
-    return result
-
-
-def _gram(
-    ev: Evaluation, a: n.Source, ia: Targets, b: n.Source, ib: Targets, rank: int, p: Pairing
-) -> Any:
-    """Σ over the summed axes of known inputs: one contraction, no product of all axes."""
-    assert isinstance(a.operand, n.Value)
-    assert isinstance(b.operand, n.Value)
-    left = ev.value(a.operand, ev.side_of(0, p))
-    right = ev.value(b.operand, ev.side_of(1, p))
-    if rank == 0 and p == "cross" and not ev.careful:
-        flat_left, flat_right = (v.reshape(v.shape[0], -1) for v in (left, right))
-        ev.close.append((flat_left, flat_right))
-    # Letters of the contraction: 0 and 1 are examples, the labels follow.
-    examples = (0, 1) if p == "cross" else (0, 0)
-    kept = sorted(x for x in {*ia, *ib} if x < rank)
-    result = jnp.einsum(
-        left, [examples[0], *(x + 2 for x in ia)],
-        right, [examples[1], *(x + 2 for x in ib)],
-        [*dict.fromkeys(examples), *(x + 2 for x in kept)],
-    )
-    return place(result, ev.batch(p), kept, rank)
 
 
 # --------------------------------------------------------------------------- products

@@ -16,8 +16,8 @@ from widelimit.limit.moments import (
     moment,
     relabel,
     same_draw,
-    source_pair,
 )
+from widelimit.limit.sources import overlap_pair, source_pair
 
 
 def tangent(
@@ -36,7 +36,11 @@ def tangent(
         return found
     match a, b:
         case n.Source(), n.Source():
-            return source_pair(ev, a, ta, b, tb, rank, p, tangent=tangent)
+            if not same_draw(a, b):
+                return ZERO
+            return source_pair(ev, a, ta, b, tb, rank, p, moment=moment, tangent=tangent)
+        case n.Overlap(), n.Overlap():
+            return overlap_pair(tangent, ev, a, ta, b, tb, rank, p)
         case n.Entry(), n.Entry():
             if not same_draw(a, b) or not ev.trainable[a.draw.leaf]:
                 return ZERO

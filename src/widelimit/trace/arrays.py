@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from widelimit.errors import SharedAcrossWidthError, UnsupportedPrimitiveError
+from widelimit.errors import AmbiguousScaleError, SharedAcrossWidthError, UnsupportedPrimitiveError
 from widelimit.graph import channels as chan
 from widelimit.graph import nodes as n
 from widelimit.graph.build import Builder
+from widelimit.graph.index import Relation
 from widelimit.graph.nodes import Part, Shape
 from widelimit.trace.averages import Average
 
@@ -333,6 +334,7 @@ def align(b: Builder, arrays: list[Array]) -> Aligned:
             atoms.append(atom)
         axes.append(tuple(atoms))
     parts = tuple(_part(b, a, where_is, tuple(channels)) for a in arrays)
+    _refuse_own_overlap(b, [p.node for p in parts if isinstance(p.node, n.Field)])
     return Aligned(parts, tuple(shape), tuple(channels), tuple(axes))
 
 
@@ -371,6 +373,45 @@ def _spread_tables(b: Builder, arrays: list[Array], atoms: dict[int, Atom]) -> N
             arrays[i] = spread_channel(b, arrays[i], x.axis, wide=False)
 
 
+def refuse_copies(b: Builder, field: n.Field, summed: set[int]) -> None:
+    """A sum over channels that are copies of each other has to be over all channels.
+
+    Raises
+    ------
+    SharedAcrossWidthError
+        If what they share stays: the sum is then not Gaussian, and its mean is random.
+    """
+    left = set(range(len(field.channels))) - summed
+    if left and summed & n.copied(field):
+        raise SharedAcrossWidthError(
+            "a sum over channels that share random numbers",
+            why="what they share, such as the attention weights of one head, does not average "
+            "out in the sum.",
+            remedy="sum over the heads as well, in one layer.",
+            where=b.where,
+        )
+
+
+def _refuse_own_overlap(b: Builder, fields: list[n.Field]) -> None:
+    """A sum over channels, repeated over them again, beside one of the fields that it sums.
+
+    Channel by channel they are independent in the limit, but their mean product falls off as
+    1/sqrt(width) only, more slowly than the fluctuations that are followed elsewhere.
+    """
+    for field in fields:
+        summed = [d for x in n.overlaps(field) for d in x.operand.draws]
+        others = [d for x in fields if x is not field for d in n.draws_of(x)]
+        if any(d.relation(e) is not Relation.DISJOINT for d in summed for e in others):
+            raise SharedAcrossWidthError(
+                "a sum over channels meets one of the fields that it sums",
+                why="it is independent of each channel only up to 1/sqrt(width), and over all "
+                "channels that adds up.",
+                remedy="use other weights for the field that the sum multiplies (in attention, "
+                "other weights for the values than for queries and keys).",
+                where=b.where,
+            )
+
+
 def is_constant_field(node: n.Node) -> bool:
     """Whether a field is the same in every draw: constants that are trained."""
     return all(isinstance(x, n.Tangent | n.Value) for x in gaussian_leaves(node))
@@ -396,7 +437,7 @@ def _part(
     b: Builder, array: Array, where_is: dict[tuple[int, int], Atom], channels: Shape
 ) -> Part:
     dims = [0] * len(array.node.shape)
-    order: list[int] = []
+    order: dict[int, int] = {}  # where a channel of the node ends up -> the channel
     for axis, atoms in enumerate(array.axes):
         for place, atom in enumerate(atoms):
             target = where_is[(axis, place)]
@@ -404,18 +445,22 @@ def _part(
                 assert isinstance(target, Position)
                 dims[atom.axis] = target.axis
             elif isinstance(atom, Channel):
-                order.append(atom.axis)
+                assert isinstance(target, Channel)
+                order[target.axis] = atom.axis
     node = array.node
     if isinstance(node, n.Field):
         if len(order) < len(channels):
-            node = share(b, node, channels)
+            node = share(b, node, channels, order)
         else:
-            node = chan.permute(b, node, tuple(order))
+            node = chan.permute(b, node, tuple(order[k] for k in sorted(order)))
     return Part(node, tuple(dims))
 
 
-def share(b: Builder, node: n.Field, channels: Shape) -> n.Field:
-    """Broadcast a field over channels: allowed for constant parameters only."""
+def share(b: Builder, node: n.Field, channels: Shape, own: dict[int, int]) -> n.Field:
+    """Broadcast a field over channels: a constant parameter, or one with other channels left."""
+    if own and not is_constant_field(node):
+        places = tuple(sorted(own))
+        return b.copied(chan.permute(b, node, tuple(own[k] for k in places)), channels, places)
 
     def part(p: Part) -> Part:
         return p if isinstance(p.node, n.Value) else Part(visit(p.node), p.dims)
@@ -426,6 +471,15 @@ def share(b: Builder, node: n.Field, channels: Shape) -> n.Field:
                 return b.tangent(node.draw, node.scale, node.factor, node.shape, channels, True)
             case n.Sum() | n.Scale() | n.Apply():
                 return b.rebuild(node, node.shape, channels, part)
+        if isinstance(node, n.Overlap):
+            raise AmbiguousScaleError(
+                f"a sum over {node.count} channels that stays random is used by all channels",
+                why="divided by sqrt(width) the sum does not become deterministic, and the limit "
+                "is a mixture of Gaussian processes, not one.",
+                remedy="divide the sum by the width, or take many such sums (the heads of an "
+                "attention layer) and add up what they weigh in one layer.",
+                where=b.where,
+            )
         raise SharedAcrossWidthError(
             "one random number is used by all channels of a wide axis",
             why="the channels are then not independent of each other, and the limit is a mixture "
@@ -440,7 +494,7 @@ def share(b: Builder, node: n.Field, channels: Shape) -> n.Field:
 
 def gaussian_leaves(node: n.Node) -> list[n.Node]:
     """The sources and entries a node is made of, at its own layer."""
-    if isinstance(node, n.Source | n.Entry | n.Tangent | n.Value):
+    if isinstance(node, n.Source | n.Overlap | n.Entry | n.Tangent | n.Value):
         return [node]
     assert isinstance(node, n.Field)
     return [leaf for p in node.parts for leaf in gaussian_leaves(p.node)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 from widelimit.errors import AmbiguousScaleError, Where
 from widelimit.graph import nodes as n
@@ -49,6 +50,8 @@ class Average:
         The value may be zero in the limit: it is a difference of such values.
     spread
         The logarithm of what powers have made of the relative fluctuation.
+    overlap
+        The sum as a random field, as the program shows it: what the value is at 1/sqrt(width).
     """
 
     width: int
@@ -58,11 +61,22 @@ class Average:
     size: float = 0.0
     cancels: bool = False
     spread: float = 0.0
+    overlap: Any = None
+
+    @property
+    def random(self) -> bool:
+        """Whether the sum stays random in the limit, by the central limit theorem."""
+        return self.overlap is not None and SETTLED < self.exponent < 1 - SETTLED
 
     @property
     def settled(self) -> bool:
-        """Whether the value itself, not only its relative size, has converged."""
-        return self.exponent <= SETTLED
+        """Whether the value itself, not only its relative size, has converged.
+
+        A mean over width and over positions is divided by both their numbers: what the exponent
+        shows too much of is then in the size.
+        """
+        offset = max(self.size, -SMALLEST) / math.log(max(self.width, 2))
+        return self.exponent + min(offset, 0.0) <= SETTLED
 
     @property
     def steady(self) -> bool:

@@ -105,7 +105,28 @@ class Reader:
         return [look_up(v) for v in jaxpr.outvars]
 
     def equation(self, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
-        """Read one equation."""
+        """Read one equation, whose operands may be sums over width that stay random."""
+        name = eqn.primitive.name
+        if name in CALLS or not any(overlap_of(o) for o in operands):
+            return self.rule(eqn, operands)
+        as_fields = [overlap_of(o) or o for o in operands]
+        others = [o for o in operands if not overlap_of(o)]
+        carried = name in CARRIED and all(is_constant(o) for o in others)
+        if not carried and any(overlap_of(o) and o.average.random for o in operands):  # type: ignore[union-attr]
+            return self.rule(eqn, as_fields)
+        plain = [_without_overlap(o) for o in operands]
+        results = [_without_overlap(o) for o in self.rule(eqn, plain)]
+        if not carried:
+            return results
+        fields = self.rule(eqn, as_fields)
+        return [
+            replace(r, average=replace(r.average, overlap=f))
+            if isinstance(r, Array) and r.average is not None and not r.average.settled else r
+            for r, f in zip(results, fields)
+        ]
+
+    def rule(self, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
+        """Read one equation by the rule of its primitive."""
         name = eqn.primitive.name
         known = [o for o in operands if isinstance(o, Array) and o.known]
         if len(known) == len(operands) and name not in ALWAYS:
@@ -157,7 +178,7 @@ class Reader:
         out: list[Operand] = []
         for k, v in enumerate(eqn.outvars):
             shape = tuple(v.aval.shape)
-            small = tuple(s for s in shape if s > 1)
+            small = tuple(s for s in shape if s != 1)
 
             def call(*blocks: Any, k: int = k, small: tuple[int, ...] = small) -> Any:
                 full = [
@@ -170,6 +191,33 @@ class Reader:
             node = self.b.compute(eqn.primitive.name, call, arguments, small, v.aval.dtype)
             out.append(replace(known_shaped(node, shape), average=record))
         return out
+
+
+CALLS = {
+    "jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint", "scan", "while",
+    "cond", "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "custom_lin",
+}
+"""Primitives that read what is inside them."""
+
+CARRIED = {
+    "mul", "div", "neg", "copy", "copy_p", "convert_element_type", "reduce_precision", "reshape",
+    "squeeze", "expand_dims", "transpose", "broadcast_in_dim", "slice",
+}
+"""Primitives through which a sum over width may still become what it is in the end."""
+
+
+def overlap_of(operand: Operand) -> Any:
+    """The random field that a sum over width may turn out to be."""
+    average = operand.average if isinstance(operand, Array) else None
+    return None if average is None else average.overlap
+
+
+def _without_overlap(operand: Operand) -> Operand:
+    if overlap_of(operand) is None:
+        return operand
+    assert isinstance(operand, Array)
+    assert operand.average is not None
+    return replace(operand, average=replace(operand.average, overlap=None))
 
 
 ALWAYS: set[str] = set()
@@ -318,13 +366,16 @@ def read(
     ]
     inputs: list[Operand] = []
     for k, s in enumerate(jax.tree.leaves(example)):
-        small = tuple(d for d in s.shape if d > 1)
+        small = tuple(d for d in s.shape if d != 1)
         node = n.Input(small, s.dtype, k)
         reader.b.nodes.append(node)
         inputs.append(known_shaped(node, tuple(s.shape)))
     consts: list[Operand] = [known_array(reader.b, c) for c in closed.consts]
     with jax.ensure_compile_time_eval():
         outputs = reader.run(closed.jaxpr, consts, [*parameters, *inputs])
+        outputs = [
+            overlap_of(o) if overlap_of(o) and o.average.random else o for o in outputs  # type: ignore[union-attr]
+        ]
         arrays_out = tuple(reader.array(o) for o in outputs)
     for a in arrays_out:
         if a.average is not None and not a.average.settled:

@@ -9,9 +9,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from widelimit.graph import channels as chan
 from widelimit.graph import nodes as n
 from widelimit.graph.build import Builder
-from widelimit.trace.arrays import Array, Atom, Channel, Position, Repeat
+from widelimit.trace.arrays import Array, Atom, Channel, Position, Repeat, refuse_copies
 from widelimit.trace.averages import SMALLEST, Average
 from widelimit.trace.leaves import NARROW_MEAN, narrow
 from widelimit.trace.pointwise import elementwise, nonnegative
@@ -73,6 +74,7 @@ def _over_width(b: Builder, a: Array, axes: tuple[int, ...]) -> Array:
     gone = [x for k in axes for x in a.axes[k]]
     channels = [a.size(x) for x in gone if isinstance(x, Channel)]
     wide = [a.size(x) for x in gone if isinstance(x, Position) and x.wide]
+    refuse_copies(b, a.field, {x.axis for x in gone if isinstance(x, Channel)})
     width = math.prod(channels) * math.prod(wide)
     narrow(b, width, NARROW_MEAN)
     mean = b.expectation(a.field, np.dtype(np.float64))
@@ -84,5 +86,19 @@ def _over_width(b: Builder, a: Array, axes: tuple[int, ...]) -> Array:
     total = reduce_sum(b, value, axes)
     positions = math.prod(a.size(x) for x in gone if isinstance(x, Position) and not x.wide)
     size = max(b.sizes.of(a.node).kept, -SMALLEST) + math.log(positions)
-    record = Average(width, 1.0, nonnegative(a.node), n.zero_mean(a.node), size)
+    vanishing = n.zero_mean(a.node)
+    record = Average(width, 1.0, nonnegative(a.node), vanishing, size)
+    if vanishing and all(isinstance(x, Channel) for x in gone):
+        record = replace(record, overlap=_overlap(b, a, axes))
     return replace(total, average=record)
+
+
+def _overlap(b: Builder, a: Array, axes: tuple[int, ...]) -> Array:
+    """The sum over width as a random field."""
+    kept = [x for k, ax in enumerate(a.axes) if k not in axes for x in ax]
+    gone = [x for k in axes for x in a.axes[k]]
+    order = [x.axis for x in (*kept, *gone) if isinstance(x, Channel)]
+    field = b.overlap(chan.permute(b, a.field, tuple(order)), len(gone))
+    seen = lambda x: Channel(order.index(x.axis)) if isinstance(x, Channel) else x
+    left = tuple(tuple(seen(x) for x in ax) for k, ax in enumerate(a.axes) if k not in axes)
+    return Array(field, left)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import JaxprEqn
 
-import widelimit.trace.control  # noqa: F401  (registers its rules)
+import widelimit.trace.along
+import widelimit.trace.control
+import widelimit.trace.convolve
+import widelimit.trace.indexing  # noqa: F401  (registers their rules)
 from widelimit.errors import BatchStatisticsError, OrderStatisticError, RandomnessError
 from widelimit.trace import structure as st
 from widelimit.trace.arrays import (
@@ -17,9 +19,7 @@ from widelimit.trace.arrays import (
     Concatenation,
     Operand,
     Parameter,
-    Position,
     Repeat,
-    concrete,
     is_constant,
 )
 from widelimit.trace.contract import Dims, contract
@@ -161,8 +161,12 @@ def integer_power(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Ope
 
 @rule("reshape", "squeeze", "expand_dims")
 def reshape(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
-    """Regroup axes."""
-    return [st.reshape(r.b, operands[0], tuple(eqn.outvars[0].aval.shape))]
+    """Regroup axes, in another order if one is given."""
+    (a,) = operands
+    order = eqn.params.get("dimensions")
+    if eqn.primitive.name == "reshape" and order is not None:
+        a = st.transpose(r.b, a, tuple(order))
+    return [st.reshape(r.b, a, tuple(eqn.outvars[0].aval.shape))]
 
 
 @rule("transpose")
@@ -199,28 +203,6 @@ def reverse(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
     return [a]
 
 
-@rule("dynamic_slice", "gather")
-def index(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
-    """Indexing with indices known while reading."""
-    a, *starts = operands
-    if not all(is_constant(s) for s in starts):
-        raise r.unsupported(
-            eqn.primitive.name, "the index depends on the input or on random values."
-        )
-    numbers = [concrete(s) for s in starts]  # type: ignore[arg-type]
-
-    def move(flat: np.ndarray) -> Any:
-        parameters = dict(eqn.params)
-        if "fill_value" in parameters:
-            parameters["fill_value"] = -1  # marks entries outside the array
-        return eqn.primitive.bind(jnp.asarray(flat), *map(jnp.asarray, numbers), **parameters)
-
-    moved = st.by_index(r.b, a, move, tuple(eqn.outvars[0].aval.shape))
-    if moved is None:
-        raise r.unsupported(eqn.primitive.name, "the index is not a choice along single axes.")
-    return [moved]
-
-
 @rule("split")
 def split(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
     """Cut one axis into pieces."""
@@ -250,28 +232,6 @@ def stack(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
     return [wide[0] if len(wide) == 1 else st.concatenate(r.b, wide, axis)]
 
 
-@rule("pad")
-def pad(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
-    """Zeros around positions, as a linear selection."""
-    a, fill = r.array(operands[0]), operands[1]
-    config = eqn.params["padding_config"]
-    if not is_constant(fill) or np.any(concrete(fill) != 0):  # type: ignore[arg-type]
-        raise r.unsupported("pad", "only padding with zeros keeps the limit linear.")
-    for axis, (low, high, inner) in enumerate(config):
-        if (low, high, inner) == (0, 0, 0):
-            continue
-        if len(a.axes[axis]) != 1 or not isinstance(a.axes[axis][0], Position):
-            raise r.unsupported("pad", "a wide axis cannot be padded.")
-        atom = a.axes[axis][0]
-        size = a.shape[axis] + low + high + inner * (a.shape[axis] - 1)
-        function = lambda t, c=(low, high, inner): jax.lax.pad(t, jnp.zeros((), t.dtype), [c])
-        field = r.b.map(a.field, (atom.axis,), (size,), function, selects=True, name="pad")
-        axes = list(st.drop_position(a.axes, atom.axis))
-        axes[axis] = (Position(len(field.shape) - 1, atom.wide),)
-        a = Array(field, tuple(axes))
-    return [a]
-
-
 # --------------------------------------------------------------------------- contraction, sums
 
 
@@ -299,22 +259,6 @@ def reduce_sum_(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Opera
         biggest = max(records, key=lambda z: z.width) if records else None
         return [Array(total.node, total.axes, biggest)]
     return [reduce_sum(r.b, r.array(a), axes)]
-
-
-@rule("cumsum")
-def cumulative_sum(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
-    """Running sums over positions."""
-    a = r.array(operands[0])
-    axis = eqn.params["axis"]
-    if len(a.axes[axis]) != 1 or not isinstance(a.axes[axis][0], Position):
-        raise r.unsupported("cumsum", "a running sum over a wide axis has no limit.")
-    atom = a.axes[axis][0]
-    reverse = eqn.params["reverse"]
-    function = lambda t: jax.lax.cumsum(t, axis=0, reverse=reverse)
-    field = r.b.map(a.field, (atom.axis,), (a.shape[axis],), function, name="cumsum")
-    axes = list(st.drop_position(a.axes, atom.axis))
-    axes[axis] = (Position(len(field.shape) - 1, atom.wide),)
-    return [Array(field, tuple(axes))]
 
 
 # --------------------------------------------------------------------------- refused by name

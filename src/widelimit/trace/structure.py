@@ -7,11 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from widelimit.errors import UnsupportedPrimitiveError
 from widelimit.graph import channels as chan
+from widelimit.graph import joins
 from widelimit.graph import nodes as n
 from widelimit.graph.build import Builder
 from widelimit.graph.nodes import Shape
@@ -26,6 +28,7 @@ from widelimit.trace.arrays import (
     Repeat,
     common_sizes,
     drop_position,
+    known_array,
     materialise,
     refine,
 )
@@ -61,7 +64,7 @@ def broadcast(b: Builder, a: Operand, shape: Shape, dims: tuple[int, ...]) -> Op
         if k in dims and a.shape[dims.index(k)] == size:
             axes.append(a.axes[dims.index(k)])
         else:
-            axes.append((Repeat(size),) if size > 1 else ())
+            axes.append((Repeat(size),) if size != 1 else ())
     return replace(a, axes=tuple(axes))
 
 
@@ -74,6 +77,8 @@ def reshape(b: Builder, a: Operand, shape: Shape) -> Operand:
             return replace(a, index=a.index.reshape(shape))
         case Concatenation():
             return _reshape_pieces(b, a, shape)
+    if 0 in shape:
+        return known_array(b, np.zeros(shape))
     flat = tuple(atom for axis in a.axes for atom in axis)
     if not flat:
         return replace(a, axes=tuple(() for _ in shape))
@@ -177,6 +182,8 @@ def take(b: Builder, a: Operand, axis: int, chosen: np.ndarray) -> Operand:
             return Concatenation(tuple(take(b, p, axis, chosen) for p in a.pieces), a.axis)  # type: ignore[misc]
         case Concatenation():
             return _take_across(b, a, chosen)
+    if len(chosen) == 0:
+        return known_array(b, np.zeros((*a.shape[:axis], 0, *a.shape[axis + 1 :])))
     atoms = a.axes[axis]
     if all(isinstance(x, Repeat) for x in atoms):
         new = (Repeat(len(chosen)),) if len(chosen) > 1 else ()
@@ -189,10 +196,21 @@ def take(b: Builder, a: Operand, axis: int, chosen: np.ndarray) -> Operand:
     assert isinstance(atom, Position)
     out = (len(chosen),) if len(chosen) > 1 else ()
     picked = chosen if len(chosen) > 1 else int(chosen[0])
-    node = b.select_any(a.node, (atom.axis,), out, lambda t: t[picked], "take")
+    along = _taking(chosen)
+    node = b.select_any(a.node, (atom.axis,), out, lambda t: t[picked], "take", along)
     axes = drop_position(a.axes, atom.axis)
     fresh = (Position(len(node.shape) - 1, atom.wide),) if out else ()
     return Array(node, (*axes[:axis], fresh, *axes[axis + 1 :]), a.average)
+
+
+def _taking(chosen: np.ndarray) -> Callable[..., Any]:
+    """The choice of places on one axis of any array, as a slice where it is one."""
+    step = np.diff(chosen)
+    if len(chosen) == 1 or (np.all(step == step[0]) and step[0] > 0):
+        first, last = int(chosen[0]), int(chosen[-1]) + 1
+        stride = int(step[0]) if len(chosen) > 1 else 1
+        return lambda t, axis: jax.lax.slice_in_dim(t, first, last, stride, axis)
+    return lambda t, axis: jnp.take(t, chosen, axis)
 
 
 def _take_view(index: np.ndarray, axis: int, chosen: np.ndarray) -> np.ndarray:
@@ -298,16 +316,21 @@ def by_index(
         return replace(a, index=a.index.reshape(-1)[moved])
     if moved.size == 0:
         return None
-    places = np.unravel_index(moved.reshape(-1), a.shape)
+    places = np.unravel_index(moved, a.shape)
+    # Each axis of the array has to be chosen along result axes of its own.
+    along = [
+        [j for j in range(moved.ndim) if np.any(p != np.take(p, [0], j))] for p in places
+    ]
+    order = [j for one in along for j in one]
+    if len(set(order)) < len(order):
+        return None
     result: Operand = a
-    chosen = [np.asarray(list(dict.fromkeys(p.tolist()))) for p in places]
-    if math.prod(len(c) for c in chosen) == moved.size:
-        rebuilt = np.ravel_multi_index(np.ix_(*chosen), a.shape) if chosen else flat
-        if np.array_equal(rebuilt.ravel(), moved.ravel()):
-            for axis, c in enumerate(chosen):
-                result = take(b, result, axis, c)
-            return reshape(b, result, shape)
-    return None
+    for axis, (p, own) in enumerate(zip(places, along)):
+        line = p[tuple(slice(None) if j in own else 0 for j in range(moved.ndim))]
+        result = take(b, result, axis, line.reshape(-1))
+    result = reshape(b, result, tuple(moved.shape[j] for j in order))
+    result = transpose(b, result, tuple(int(k) for k in np.argsort(order)))
+    return broadcast(b, result, shape, tuple(sorted(order)))
 
 
 # --------------------------------------------------------------------------- joining
@@ -359,48 +382,50 @@ def _join(b: Builder, arrays: list[Array], axis: int) -> Array:
 
         def call(*blocks: Any) -> Any:
             full = [materialise(a, x, jnp) for a, x in zip(arrays, blocks)]
-            return jnp.concatenate(full, axis).reshape([s for s in shape if s > 1])
+            return jnp.concatenate(full, axis).reshape([s for s in shape if s != 1])
 
-        kept = tuple(s for s in shape if s > 1)
+        kept = tuple(s for s in shape if s != 1)
         node = b.compute("concatenate", call, values, kept, arrays[0].value.dtype)
         return known_shaped(node, tuple(shape))
     rest = [k for k in range(len(arrays[0].axes)) if k != axis]
-    order = (axis, *rest)
+    order = (*rest, axis)
     moved = [transpose(b, a, order) for a in arrays]
-    heads = [m.shape[0] for m in moved]
+    heads = [m.shape[-1] for m in moved]
     length = sum(heads)
     nodes: list[n.Node] = []
     axes: tuple[tuple[Atom, ...], ...] = ()
-    sizes = [common_sizes([m for m in moved if isinstance(m, Array)], k + 1)
+    sizes = [common_sizes([m for m in moved if isinstance(m, Array)], k)
              for k in range(len(rest))]
     for m, head in zip(moved, heads):
         assert isinstance(m, Array)
         a = m
         for k, cut in enumerate(sizes):
-            a = refine(b, a, k + 1, cut)
+            a = refine(b, a, k, cut)
         a = _as_positions(b, a, head)
         nodes.append(a.node)
         axes = a.axes
-    field = b.join(tuple(nodes), 0, nodes[0].channels)  # type: ignore[attr-defined]
+    last = len(nodes[0].shape) - 1
+    field = b.join(tuple(nodes), last, nodes[0].channels)  # type: ignore[attr-defined]
     out = Array(field, axes)
-    assert out.shape[0] == length
+    assert out.shape[-1] == length
     return transpose(b, out, tuple(np.argsort(order)))  # type: ignore[return-value]
 
 
 def _as_positions(b: Builder, a: Array, head: int) -> Array:
-    """Repeats become positions and the joined axis comes first, so that pieces agree."""
-    if len(a.axes[0]) > 1:
+    """Repeats become positions and the joined axis comes last, so that pieces agree."""
+    if len(a.axes[-1]) > 1:
         raise UnsupportedPrimitiveError(
             "joining along an axis made of several",
             why="the reader joins whole axes only.",
             remedy="reshape after concatenating.",
             where=b.where,
         )
-    first: tuple[Atom, ...] = a.axes[0] or (Repeat(head),)
+    a = _reopened(b, a)
+    joined: tuple[Atom, ...] = a.axes[-1] or (Repeat(head),)
     axes: list[tuple[Atom, ...]] = []
     positions: list[tuple[int | None, int]] = []  # where it was (None for a repeat), and its size
     channels: list[int] = []
-    for atoms in (first, *a.axes[1:]):
+    for atoms in (*a.axes[:-1], joined):
         seen: list[Atom] = []
         for x in atoms:
             if isinstance(x, Channel):
@@ -418,10 +443,35 @@ def _as_positions(b: Builder, a: Array, head: int) -> Array:
         return jnp.broadcast_to(jnp.expand_dims(jnp.transpose(t, order), repeats), shape)
 
     field = chan.permute(b, a.field, tuple(channels))
+    last = positions[-1][0]
+    if not repeats and last is not None and order[:-1] == sorted(order[:-1]):
+        if last != len(shape) - 1:
+            # One axis moves to the end: all of its places, chosen along it.
+            everything = lambda t, axis: t  # noqa: ARG005
+            field = b.map(
+                field, (last,), shape[-1:], lambda t: t, pure=True, name="take", along=everything
+            )
+        return Array(field, tuple(axes))
     acted = tuple(range(len(field.shape)))
     if order != list(acted) or repeats:
-        field = b.map(field, acted, shape, arrange, selects=True, name="arrange")
+        field = b.map(field, acted, shape, arrange, pure=True, name="arrange")
     return Array(field, tuple(axes))
+
+
+def _reopened(b: Builder, a: Array) -> Array:
+    """A place taken from an axis, and repeated, as positions of that axis again."""
+    if any(isinstance(x, Position) for x in a.axes[-1]):
+        return a
+    field = joins.reopened(b, a.field)
+    if field is None:
+        return a
+    last, size = len(field.shape) - 1, a.shape[-1]
+    if size > 1:
+        again = lambda t, k: jnp.take(t, np.zeros(size, int), k)
+        field = b.map(
+            field, (last,), (size,), lambda t: again(t, 0), pure=True, name="take", along=again
+        )
+    return Array(field, (*a.axes[:-1], (Position(last),)), a.average)
 
 
 def known_shaped(node: n.Value, shape: Shape) -> Array:
@@ -429,7 +479,7 @@ def known_shaped(node: n.Value, shape: Shape) -> Array:
     axes: list[tuple[Atom, ...]] = []
     count = 0
     for s in shape:
-        if s > 1:
+        if s != 1:
             axes.append((Position(count),))
             count += 1
         else:

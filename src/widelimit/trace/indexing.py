@@ -1,0 +1,182 @@
+"""Indexing: look-ups in a table of parameters, choices of positions, sums over edges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import JaxprEqn
+
+from widelimit.trace import structure as st
+from widelimit.trace.along import as_position
+from widelimit.trace.arrays import (
+    Array,
+    Atom,
+    Operand,
+    Parameter,
+    Position,
+    concrete,
+    is_constant,
+    materialise,
+)
+from widelimit.trace.pointwise import elementwise
+from widelimit.trace.reader import Reader, rule
+from widelimit.trace.source import Dims, with_parameter
+
+
+@rule("dynamic_slice", "gather")
+def index(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
+    """Indexing with indices known while reading, or computed from the input."""
+    a, *starts = operands
+    if not all(is_constant(s) for s in starts):
+        return [_by_value(r, eqn, a, starts)]
+    numbers = [concrete(s) for s in starts]  # type: ignore[arg-type]
+
+    def move(flat: np.ndarray) -> Any:
+        parameters = dict(eqn.params)
+        if "fill_value" in parameters:
+            parameters["fill_value"] = -1  # marks entries outside the array
+        return eqn.primitive.bind(jnp.asarray(flat), *map(jnp.asarray, numbers), **parameters)
+
+    moved = st.by_index(r.b, a, move, tuple(eqn.outvars[0].aval.shape))
+    if moved is None:
+        raise r.unsupported(eqn.primitive.name, "the index is not a choice along single axes.")
+    return [moved]
+
+
+def _by_value(r: Reader, eqn: JaxprEqn, a: Operand, starts: list[Operand]) -> Operand:
+    """Rows of ``a`` chosen by integers that depend on the input."""
+    axis = _rows_axis(eqn)
+    (chosen,) = starts if len(starts) == 1 else (None,)
+    if axis is None or not isinstance(chosen, Array) or not chosen.known:
+        raise r.unsupported(
+            eqn.primitive.name,
+            "the index depends on the input and is no choice of whole rows, or it is random.",
+        )
+    clips = "clip" in str(eqn.params.get("mode", "")).lower()
+    offsets = eqn.params["dimension_numbers"].offset_dims
+    rows = chosen.shape[:-1]
+    numbers = st.reshape(r.b, chosen, rows)
+    assert isinstance(numbers, Array)
+    if isinstance(a, Parameter):
+        one_hot = _one_hot(r, numbers, a.shape[axis], clips=clips)
+        dims = Dims((axis,), (len(rows),), (), ())
+        found = with_parameter(r.b, r.leaves, a, one_hot, dims, parameter_first=False)
+    else:
+        found = _rows(r, r.array(a), axis, numbers, clips=clips)
+    # (rows, other axes) -> the order of the program.
+    rank = len(eqn.outvars[0].aval.shape)
+    batch = [k for k in range(rank) if k not in offsets]
+    order = [*batch, *offsets]
+    return st.transpose(r.b, found, tuple(order.index(k) for k in range(rank)))
+
+
+def _rows_axis(eqn: JaxprEqn) -> int | None:
+    """The axis whose entries, with all that the other axes hold, a gather chooses."""
+    if eqn.primitive.name != "gather":
+        return None
+    d, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
+    batched = getattr(d, "operand_batching_dims", ())
+    if len(d.start_index_map) != 1 or batched or d.collapsed_slice_dims != d.start_index_map:
+        return None
+    (axis,) = d.start_index_map
+    shape = eqn.invars[0].aval.shape
+    whole = all(size == full for k, (size, full) in enumerate(zip(sizes, shape)) if k != axis)
+    return axis if whole and sizes[axis] == 1 else None
+
+
+def _one_hot(r: Reader, numbers: Array, size: int, *, clips: bool) -> Array:
+    """A known array that is one where the table is looked up."""
+    shape = numbers.shape
+
+    def places(block: Any) -> Any:
+        i = materialise(numbers, block, jnp)
+        i = jnp.clip(i, 0, size - 1) if clips else i
+        return i.reshape([s for s in shape if s != 1])
+
+    kept = tuple(s for s in shape if s != 1)
+    arguments = (numbers.value,)
+    which = r.b.compute("index", places, arguments, kept, numbers.value.dtype)
+    node = r.b.one_hot(which, size)
+    axes: list[tuple[Atom, ...]] = []
+    for s in shape:
+        axes.append((Position(sum(len(x) for x in axes)),) if s != 1 else ())
+    return Array(node, (*axes, (Position(len(kept)),)))
+
+
+def _rows(r: Reader, a: Array, axis: int, numbers: Array, *, clips: bool) -> Array:
+    """Positions of a field chosen by known numbers: (rows, other axes)."""
+    a = as_position(r, a, axis, "gather")
+    (atom,) = a.axes[axis]
+    assert isinstance(atom, Position)
+    size, rows = a.shape[axis], numbers.shape
+
+    def choose(block: Any, known: Any) -> Any:
+        i = materialise(numbers, known, jnp)
+        found = block[jnp.clip(i, 0, size - 1)]
+        return found if clips else jnp.where((i >= 0) & (i < size), found, jnp.nan)
+
+    return _mapped(r, a, axis, atom, rows, choose, numbers, "gather")
+
+
+def _mapped(
+    r: Reader, a: Array, axis: int, atom: Position, rows: tuple[int, ...],
+    function: Callable[..., Any], numbers: Array, name: str,
+) -> Array:
+    """A map of one axis to ``rows``, which come first in the result."""
+    field = r.b.map(a.field, (atom.axis,), rows, function, (numbers.value,), name=name)
+    base = len(field.shape) - len(rows)
+    first = tuple((Position(base + k),) for k in range(len(rows)))
+    seen = lambda x: (
+        replace(x, axis=x.axis - (x.axis > atom.axis)) if isinstance(x, Position) else x
+    )
+    rest = tuple(tuple(seen(x) for x in ax) for k, ax in enumerate(a.axes) if k != axis)
+    return Array(field, (*first, *rest))
+
+
+@rule("scatter-add", "scatter_add")
+def scatter_add(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
+    """Rows added up by known numbers, as messages along the edges of a graph are."""
+    base, chosen, updates = operands
+    d = eqn.params["dimension_numbers"]
+    shape = eqn.invars[0].aval.shape
+    simple = (
+        len(d.scatter_dims_to_operand_dims) == 1
+        and d.inserted_window_dims == d.scatter_dims_to_operand_dims
+        and not getattr(d, "operand_batching_dims", ())
+        and isinstance(chosen, Array)
+        and chosen.known
+    )
+    if not simple:
+        raise r.unsupported(eqn.primitive.name, "it is no sum of whole rows by known numbers.")
+    assert isinstance(chosen, Array)
+    (axis,) = d.scatter_dims_to_operand_dims
+    size, rows = shape[axis], chosen.shape[:-1]
+    numbers = st.reshape(r.b, chosen, rows)
+    assert isinstance(numbers, Array)
+    batch = [k for k in range(len(updates.shape)) if k not in d.update_window_dims]
+    moved = st.transpose(r.b, updates, (*batch, *d.update_window_dims))
+    edges = int(np.prod(rows, dtype=int))
+    moved = as_position(
+        r, r.array(st.reshape(r.b, moved, (edges, *moved.shape[len(rows) :]))), 0, "scatter-add"
+    )
+    (atom,) = moved.axes[0]
+    assert isinstance(atom, Position)
+
+    def add_up(block: Any, known: Any) -> Any:
+        i = materialise(numbers, known, jnp).reshape(-1)
+        return jnp.zeros(size, block.dtype).at[jnp.where(i < 0, size, i)].add(block, mode="drop")
+
+    if moved.known:
+        raise r.unsupported(eqn.primitive.name, "known rows are added to random ones.")
+    found = _mapped(r, moved, 0, atom, (size,), add_up, numbers, "scatter-add")
+    order = [k for k in range(len(shape)) if k != axis]
+    back = tuple(int(k) for k in np.argsort([axis, *order]))
+    result = st.transpose(r.b, found, back)
+    if is_constant(base) and not np.any(concrete(base)):  # type: ignore[arg-type]
+        return [result]
+    arrays = [r.array(base), r.array(result)]
+    return [elementwise(r.b, "add", lambda x, y: x + y, arrays, eqn.outvars[0].aval.dtype)]
