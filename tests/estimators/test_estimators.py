@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import multivariate_normal, norm
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_wine
 from sklearn.gaussian_process import GaussianProcessRegressor
@@ -73,6 +73,29 @@ def test_weights_are_repeated_rows(table):
     )
     for a, b in zip(one.predict(x, return_std=True), many.predict(x, return_std=True)):
         np.testing.assert_allclose(a, b, rtol=1e-8)
+
+
+@pytest.mark.parametrize("kind", [WideRegressor, WideClassifier])
+def test_weights_are_repeated_rows_in_learning(table, kind):
+    x, y = table[0][:20], np.round(table[1][:20] / 20)
+    weights = np.arange(20) % 4
+    order = np.random.default_rng(1).permutation(20)
+    one = kind("relu x 1", restarts=0).fit(x[order], y[order], sample_weight=weights[order])
+    many = kind("relu x 1", restarts=0).fit(np.repeat(x, weights, axis=0), np.repeat(y, weights))
+    assert one.noise_ == many.noise_
+    assert one.log_marginal_likelihood_ == many.log_marginal_likelihood_
+    np.testing.assert_array_equal(one.predict(x), many.predict(x))
+
+
+def test_evidence_of_repeated_rows(table):
+    x, y = table[0][:12], table[1][:12]
+    rows = np.repeat(np.arange(12), np.resize([1, 3, 2], 12))
+    fitted = WideRegressor("relu x 1", learn=None, noise=0.1).fit(x[rows], y[rows])
+    x, y = ((v - v.mean(0)) / v.std(0) for v in (x[rows], y[rows]))
+    model = wl.nn.mlp(4, 1, 32, 1, weight_std=2**0.5, bias_std=0.3, key=jax.random.key(1))
+    gram = np.asarray(wl.kernel(model).nngp(jnp.asarray(x))) + 0.1 * np.eye(len(rows))
+    want = multivariate_normal.logpdf(y, cov=gram)
+    np.testing.assert_allclose(fitted.log_marginal_likelihood_, want, rtol=1e-9)
 
 
 def test_several_outputs(table):

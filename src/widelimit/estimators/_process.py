@@ -122,9 +122,14 @@ class Process:
         return mean * shrink[:, None] + self.data.y * toward, variance * shrink
 
     def log_marginal_likelihood(self) -> float:
-        """The log evidence, in nats."""
+        """The log evidence of all observations, in nats."""
         with double_precision():
-            return float(self.posterior.log_marginal_likelihood())
+            evidence = float(self.posterior.log_marginal_likelihood())
+        if self.numbers.noise > 0:
+            repeats, log_noise = self.data.weights - 1, np.log(2 * np.pi * self.numbers.noise)
+            each = repeats * log_noise + np.log(self.data.weights)
+            evidence -= 0.5 * self.data.y.shape[1] * float(np.sum(each))
+        return evidence
 
 
 def find(settings: Settings, data: Data, random: np.random.Generator) -> Numbers:
@@ -161,7 +166,8 @@ def find(settings: Settings, data: Data, random: np.random.Generator) -> Numbers
                 objective=settings.learn,
                 input_scales=settings.relevance,
                 output_scale=settings.kind == "ntk",
-                row_noise_factor=jnp.asarray(1 / data.weights[rows]),
+                # Without noise repetitions say nothing of the other numbers.
+                row_counts=data.weights[rows] if noise > 0 else None,
                 restarts=settings.restarts,
                 tolerance=_TOLERANCE,
                 seed=int(random.integers(2**31)),
