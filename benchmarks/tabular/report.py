@@ -1,12 +1,13 @@
 """Tables and a critical-difference figure from ``results.jsonl``.
 
-    python benchmarks/tabular/report.py
+    python benchmarks/tabular/report.py [--without METHOD ...]
 
 Writes ``results.md`` and ``ranks.png``. Ranks are of each method's mean over folds on each table.
 Two methods whose mean ranks differ by less than the critical difference (Nemenyi's test, Demšar
 2006, at 5 %) are joined by a bar.
 """
 
+import argparse
 import json
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+import methods
 import numpy as np
 import pandas as pd
 from scipy.stats import friedmanchisquare, studentized_range
@@ -32,18 +34,32 @@ def read():
     return pd.DataFrame(map(json.loads, lines))
 
 
+def complete(frame, task, without):
+    """Only folds of the task that every method has finished, but for those left out."""
+    known = {"regression": methods.regressors, "classification": methods.classifiers}[task](0, 1)
+    known = set(known) - set(without)
+    frame = frame[(frame.task == task) & frame.method.isin(known)]
+    return frame[frame.groupby(["table", "fold"])["method"].transform("nunique") == len(known)]
+
+
 def means(frame, measure):
-    """One row per table, one column per method: only tables on which every method ran."""
-    wide = frame.pivot_table(index="table", columns="method", values=measure, sort=False)
-    counts = frame.pivot_table(index="table", columns="method", values="fold", aggfunc="count")
-    full = counts.loc[wide.index, wide.columns].eq(counts.max(axis=1), axis=0).all(axis=1)
-    return wide[full]
+    """One row per table, one column per method."""
+    return frame.pivot_table(index="table", columns="method", values=measure, sort=False)
 
 
-def critical_difference(methods, tables):
+def extent(frame):
+    """What was compared, in words."""
+    folds = frame.groupby("table", sort=False)["fold"].nunique()
+    few, many = folds.min(), folds.max()
+    each = f"{few}" if few == many else f"{few} to {many}"
+    word = "folds" if many > 1 else "fold"
+    return f"{len(folds)} tables, {each} {word} of each: {', '.join(folds.index)}."
+
+
+def critical_difference(count, tables):
     """Nemenyi: q sqrt(k (k + 1) / (6 N)) with q of the studentised range over sqrt(2)."""
-    q = studentized_range.ppf(0.95, methods, np.inf) / np.sqrt(2)
-    return q * np.sqrt(methods * (methods + 1) / (6 * tables))
+    q = studentized_range.ppf(0.95, count, np.inf) / np.sqrt(2)
+    return q * np.sqrt(count * (count + 1) / (6 * tables))
 
 
 def markdown(wide, title):
@@ -87,18 +103,23 @@ def diagram(ax, wide, title):
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--without", nargs="*", default=(), help="methods left out")
+    without = parser.parse_args().without
     frame = read()
     out = [
         "# Estimators on real tables", "",
-        "Repeated cross-validation, the same folds, preprocessing and number of settings tried for",
-        "every method (`methods.py`); the best of each row in bold. At most 2000 rows a table.", "",
+        "Five-fold cross-validation, with the same folds, preprocessing and number of settings",
+        "tried for every method (`methods.py`); the best of each row in bold. At most 2000 rows a",
+        "table. Shown are the folds that every method has finished; `run.py` continues where it",
+        "stopped. One fold of a table tells little of that table: look at the mean ranks.", "",
     ]
     figures = []
     for task, measures in MEASURES.items():
-        part = frame[frame.task == task]
+        part = complete(frame, task, without)
         if part.empty:
             continue
-        out += [f"## {task.capitalize()}", ""]
+        out += [f"## {task.capitalize()}", "", extent(part), ""]
         for measure, title in measures.items():
             wide = means(part, measure)
             if len(wide):

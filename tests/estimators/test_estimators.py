@@ -134,6 +134,16 @@ def test_relevance_finds_what_matters(table):
     assert min(learned.input_scales_[:2]) > 2 * max(learned.input_scales_[2:])
 
 
+def test_relevance_needs_rows(table):
+    x, y = table
+    few = WideRegressor("erf x 1").fit(x[:39], y[:39])
+    np.testing.assert_array_equal(few.input_scales_, 1)
+    enough = WideRegressor("erf x 1").fit(x[:40], y[:40])
+    forced = WideRegressor("erf x 1", relevance=True).fit(x[:40], y[:40])
+    np.testing.assert_array_equal(enough.input_scales_, forced.input_scales_)
+    assert len(set(enough.input_scales_)) == 4
+
+
 @pytest.mark.parametrize("kind", ["nngp", "ntk"])
 def test_frozen_predicts_the_same(table, kind):
     x, y = table
@@ -252,8 +262,8 @@ def test_settings_that_make_no_sense(table, options, said):
 
 
 def test_too_many_rows():
-    x = np.zeros((20_001, 1))
-    with pytest.raises(ValueError, match="3 GB each"):
+    x = np.arange(20_001.0)[:, None]
+    with pytest.raises(ValueError, match="20001 distinct rows: .* 3.2 GB each and 13 GB together"):
         WideRegressor().fit(x, x[:, 0])
 
 

@@ -25,7 +25,7 @@ class WideEstimator(BaseEstimator):
         noise: float | None = None,
         scales: dict[str, float] | None = None,
         input_scales: Any = None,
-        relevance: bool = False,
+        relevance: bool | str = "auto",
         restarts: int = 1,
         max_learning_rows: int = 500,
         random_state: Any = 0,
