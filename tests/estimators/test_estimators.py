@@ -263,7 +263,7 @@ def test_settings_that_make_no_sense(table, options, said):
 
 def test_too_many_rows():
     x = np.arange(20_001.0)[:, None]
-    with pytest.raises(ValueError, match="20001 distinct rows: .* 3.2 GB each and 13 GB together"):
+    with pytest.raises(ValueError, match=r"20001 distinct rows: .* 3.2 GB each and 13 GB together"):
         WideRegressor().fit(x, x[:, 0])
 
 
