@@ -135,13 +135,13 @@ def test_relevance_finds_what_matters(table):
 
 
 def test_relevance_needs_rows(table):
-    x, y = table
-    few = WideRegressor("erf x 1").fit(x[:39], y[:39])
+    x, y = table[0][:, :3], table[1]
+    few = WideRegressor("erf x 1").fit(x[:47], y[:47])
     np.testing.assert_array_equal(few.input_scales_, 1)
-    enough = WideRegressor("erf x 1").fit(x[:40], y[:40])
-    forced = WideRegressor("erf x 1", relevance=True).fit(x[:40], y[:40])
+    enough = WideRegressor("erf x 1").fit(x[:48], y[:48])
+    forced = WideRegressor("erf x 1", relevance=True).fit(x[:48], y[:48])
     np.testing.assert_array_equal(enough.input_scales_, forced.input_scales_)
-    assert len(set(enough.input_scales_)) == 4
+    assert len(set(enough.input_scales_)) == 3
 
 
 @pytest.mark.parametrize("kind", ["nngp", "ntk"])

@@ -22,7 +22,7 @@ START_NOISE = 0.1
 _MATRICES = 4
 """Alive at once while fitting; 3.4 were measured."""
 _ROWS = 2048
-_ROWS_PER_FACTOR = 10
+_ROWS_PER_FACTOR = 16
 _TOLERANCE = 1e-6
 
 _KINDS = {"nngp": "nngp", "ntk": "ntkgp"}

@@ -48,7 +48,7 @@ class WideRegressor(MultiOutputMixin, RegressorMixin, WideEstimator):
         A factor for each feature, used together with standardisation.
     relevance
         Whether to learn a factor for each feature (automatic relevance determination);
-        ``"auto"`` does if there are ten rows to learn from for each of them.
+        ``"auto"`` does if there are 16 rows to learn from for each of them.
     restarts
         Further random starting points of the search.
     max_learning_rows
