@@ -114,7 +114,8 @@ def main():
         "tried for every method (`methods.py`); the best of each row in bold. At most 2000 rows a",
         "table. Shown are the folds that every method has finished; `run.py` continues where it",
         "stopped. One fold of a table tells little of that table: look at the mean ranks. That the",
-        "shares of the classes are calibrated best is no merit: they say the same of every row.", "",
+        "shares of the classes are calibrated best is no merit: they say the same of every row.",
+        "",
         *(f"Not compared for want of time: {m}.\n" for m in without),
     ]
     figures = []
