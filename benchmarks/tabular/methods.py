@@ -1,13 +1,14 @@
 """The methods compared: one preprocessing, one number of settings tried for each.
 
 Every method that has settings tries the same number of them by inner cross-validation; those that
-learn theirs by evidence try none. Methods without probabilities or error bars of their own get
-them in the usual way: Platt scaling for the support vector machine, the residuals of inner
-cross-validation for the regressors.
+learn theirs by evidence (the Gaussian processes and ours, from at most 500 rows) try none. Methods
+without probabilities or error bars of their own get them in the usual way: Platt scaling for the
+support vector machine, the residuals of inner cross-validation for the regressors.
 """
 
 import numpy as np
 from scipy.stats import loguniform, randint
+from sklearn.base import BaseEstimator, clone
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.ensemble import (
@@ -21,6 +22,7 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Matern, WhiteK
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import RandomizedSearchCV, cross_val_predict
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC, SVR
@@ -62,7 +64,6 @@ class WithSpread:
         self.model = model
 
     def fit(self, x, y):
-        inner = getattr(self.model, "best_estimator_", self.model)
         self.model.fit(x, y)
         inner = getattr(self.model, "best_estimator_", self.model)
         self.spread = np.sqrt(np.mean((cross_val_predict(inner, x, y, cv=3) - y) ** 2))
@@ -73,24 +74,52 @@ class WithSpread:
         return (mean, np.full(len(mean), self.spread)) if return_std else mean
 
 
-class Subset:
-    """scikit-learn's Gaussian processes: hyper-parameters from part of the rows, then all rows."""
+class Forest(BaseEstimator):
+    """A random forest whose settings are searched with a third of its trees."""
 
-    def __init__(self, kind, kernel, **options):
-        self.kind, self.kernel, self.options = kind, kernel, options
+    def __init__(self, model, settings, task, seed):
+        self.model, self.settings, self.task, self.seed = model, settings, task, seed
 
     def fit(self, x, y):
-        rows = np.random.default_rng(0).permutation(len(x))[:MOST_LEARNED]
-        part = self.kind(self.kernel, **self.options).fit(x[rows], y[rows])
-        self.model = self.kind(part.kernel_, optimizer=None, **self.options).fit(x, y)
-        self.classes_ = getattr(self.model, "classes_", None)
+        few = clone(self.model).set_params(n_estimators=self.model.n_estimators // 3)
+        found = tuned(few, self.settings, self.task, self.seed).fit(x, y).best_params_
+        self.best_estimator_ = clone(self.model).set_params(**found).fit(x, y)
+        self.classes_ = getattr(self.best_estimator_, "classes_", None)
+        return self
+
+    def predict(self, x):
+        return self.best_estimator_.predict(x)
+
+    def predict_proba(self, x):
+        return self.best_estimator_.predict_proba(x)
+
+
+class Subset(BaseEstimator):
+    """scikit-learn's Gaussian processes: hyper-parameters from part of the rows, then all rows."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def fit(self, x, y):
+        order = np.random.default_rng(0).permutation(len(x))
+        # A class that is rarer than all of these rows has one of its own.
+        first = [np.flatnonzero(y[order] == c)[0] for c in np.unique(y)] if is_class(y) else []
+        rows = order[np.unique([*first, *range(min(MOST_LEARNED, len(x)))])]
+        part = clone(self.model).fit(x[rows], y[rows])
+        self.fitted_ = clone(self.model).set_params(kernel=part.kernel_, optimizer=None).fit(x, y)
+        self.classes_ = getattr(self.fitted_, "classes_", None)
         return self
 
     def predict(self, x, return_std=False):
-        return self.model.predict(x, return_std=return_std)
+        return self.fitted_.predict(x, **({"return_std": True} if return_std else {}))
 
     def predict_proba(self, x):
-        return self.model.predict_proba(x)
+        return self.fitted_.predict_proba(x)
+
+
+def is_class(y):
+    """Whether targets are classes: text, or the 0 and 1 of one class against the rest."""
+    return y.dtype.kind in "USOib"
 
 
 def processes(width):
@@ -116,17 +145,17 @@ def regressors(seed, width):
         "mean": WithSpread(DummyRegressor()),
         "ridge": WithSpread(tuned(Ridge(), {"alpha": loguniform(1e-3, 1e3)}, task, seed)),
         "random forest": WithSpread(
-            tuned(RandomForestRegressor(100, random_state=seed), forest, task, seed)
+            Forest(RandomForestRegressor(300, random_state=seed), forest, task, seed)
         ),
         "boosting": WithSpread(
             tuned(HistGradientBoostingRegressor(random_state=seed), boost, task, seed)
         ),
         "SVM": WithSpread(tuned(scaled, support, task, seed)),
         **{
-            name: Subset(
-                GaussianProcessRegressor, ConstantKernel(1.0) * base + WhiteKernel(0.1, (1e-5, 10)),
-                normalize_y=True, n_restarts_optimizer=1,
-            )
+            name: Subset(GaussianProcessRegressor(
+                ConstantKernel(1.0) * base + WhiteKernel(0.1, (1e-5, 10)),
+                normalize_y=True, n_restarts_optimizer=1, random_state=seed,
+            ))
             for name, base in processes(width).items()
         },
         "wide NNGP": WideRegressor(random_state=seed),
@@ -148,15 +177,16 @@ def classifiers(seed, width):
         "logistic": tuned(
             LogisticRegression(max_iter=3000), {"C": loguniform(1e-3, 1e3)}, task, seed
         ),
-        "random forest": tuned(
-            RandomForestClassifier(100, random_state=seed), forest, task, seed
+        "random forest": Forest(
+            RandomForestClassifier(300, random_state=seed), forest, task, seed
         ),
         "boosting": tuned(
             HistGradientBoostingClassifier(random_state=seed), boost, task, seed
         ),
         "SVM": tuned(SVC(probability=True, random_state=seed), support, task, seed),
         **{
-            name: Subset(GaussianProcessClassifier, ConstantKernel(1.0) * base)
+            # Each class against the rest, with hyper-parameters of its own.
+            name: OneVsRestClassifier(Subset(GaussianProcessClassifier(ConstantKernel(1.0) * base)))
             for name, base in processes(width).items()
         },
         "wide NNGP": WideClassifier(random_state=seed),

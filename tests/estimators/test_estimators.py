@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import multivariate_normal, norm
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_wine
 from sklearn.gaussian_process import GaussianProcessRegressor
@@ -75,6 +75,29 @@ def test_weights_are_repeated_rows(table):
         np.testing.assert_allclose(a, b, rtol=1e-8)
 
 
+@pytest.mark.parametrize("kind", [WideRegressor, WideClassifier])
+def test_weights_are_repeated_rows_in_learning(table, kind):
+    x, y = table[0][:20], np.round(table[1][:20] / 20)
+    weights = np.arange(20) % 4
+    order = np.random.default_rng(1).permutation(20)
+    one = kind("relu x 1", restarts=0).fit(x[order], y[order], sample_weight=weights[order])
+    many = kind("relu x 1", restarts=0).fit(np.repeat(x, weights, axis=0), np.repeat(y, weights))
+    assert one.noise_ == many.noise_
+    assert one.log_marginal_likelihood_ == many.log_marginal_likelihood_
+    np.testing.assert_array_equal(one.predict(x), many.predict(x))
+
+
+def test_evidence_of_repeated_rows(table):
+    x, y = table[0][:12], table[1][:12]
+    rows = np.repeat(np.arange(12), np.resize([1, 3, 2], 12))
+    fitted = WideRegressor("relu x 1", learn=None, noise=0.1).fit(x[rows], y[rows])
+    x, y = ((v - v.mean(0)) / v.std(0) for v in (x[rows], y[rows]))
+    model = wl.nn.mlp(4, 1, 32, 1, weight_std=2**0.5, bias_std=0.3, key=jax.random.key(1))
+    gram = np.asarray(wl.kernel(model).nngp(jnp.asarray(x))) + 0.1 * np.eye(len(rows))
+    want = multivariate_normal.logpdf(y, cov=gram)
+    np.testing.assert_allclose(fitted.log_marginal_likelihood_, want, rtol=1e-9)
+
+
 def test_several_outputs(table):
     x, y = table
     both = WideRegressor(learn=None, noise=0.05).fit(x, np.stack([y, -2 * y + 1], 1))
@@ -109,6 +132,16 @@ def test_relevance_finds_what_matters(table):
     x, y = table
     learned = WideRegressor("erf x 1", relevance=True).fit(x, y)
     assert min(learned.input_scales_[:2]) > 2 * max(learned.input_scales_[2:])
+
+
+def test_relevance_needs_rows(table):
+    x, y = table[0][:, :3], table[1]
+    few = WideRegressor("erf x 1").fit(x[:47], y[:47])
+    np.testing.assert_array_equal(few.input_scales_, 1)
+    enough = WideRegressor("erf x 1").fit(x[:48], y[:48])
+    forced = WideRegressor("erf x 1", relevance=True).fit(x[:48], y[:48])
+    np.testing.assert_array_equal(enough.input_scales_, forced.input_scales_)
+    assert len(set(enough.input_scales_)) == 3
 
 
 @pytest.mark.parametrize("kind", ["nngp", "ntk"])
@@ -229,8 +262,8 @@ def test_settings_that_make_no_sense(table, options, said):
 
 
 def test_too_many_rows():
-    x = np.zeros((20_001, 1))
-    with pytest.raises(ValueError, match="3 GB each"):
+    x = np.arange(20_001.0)[:, None]
+    with pytest.raises(ValueError, match=r"20001 distinct rows: .* 3.2 GB each and 13 GB together"):
         WideRegressor().fit(x, x[:, 0])
 
 

@@ -13,9 +13,10 @@ from widelimit.predict._search import search
 OBJECTIVES = ["evidence", "leave_one_out"]
 
 
-def objective(name, kernel, x, y, reading="nngp"):
-    rows = jnp.asarray(np.linspace(0.5, 2, len(x)))
-    return Objective.filled(kernel, reading, name, 0.0, jnp.asarray(x), jnp.asarray(y), rows)
+def objective(name, kernel, x, y, reading="nngp", counts=1.0):
+    rows, counts = jnp.asarray(np.linspace(0.5, 2, len(x))), counts * jnp.ones(len(x))
+    x, y = jnp.asarray(x), jnp.asarray(y)
+    return Objective.filled(kernel, reading, name, 0.0, x, y, rows, counts)
 
 
 @pytest.mark.parametrize("reading", ["nngp", "ntk"])
@@ -45,6 +46,37 @@ def test_rows_that_fill_up_count_nothing(light, rng, name):
     evidence = post.log_marginal_likelihood()
     expected = evidence if name == "evidence" else post.leave_one_out().log_density.sum()
     np.testing.assert_allclose(value, expected, rtol=1e-12)
+
+
+def at_a_point(name, light, x, y, counts):
+    """Value and gradient of the objective in two standard deviations and the noise."""
+    one = jnp.ones(len(x))
+    x, y = jnp.asarray(x), jnp.asarray(y)
+    target = Objective.filled(light, "nngp", name, 0.0, x, y, one, counts * one)
+    start = Point([jnp.zeros(()), jnp.zeros(())], jnp.zeros(()), None, None)
+    return target.slope(start)(np.array([0.1, 0.2, np.log(0.3)]))
+
+
+@pytest.mark.parametrize("outputs", [None, 2])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_row_that_counts_three_times_is_three_rows(light, data, name, outputs):
+    x, y, _ = data
+    y = y[:, 0] if outputs is None else y[:, :outputs]
+    counts = np.resize([1, 3, 2, 1], 12)
+    rows = np.repeat(np.arange(12), counts)
+    for got, want in zip(
+        at_a_point(name, light, x, y, counts), at_a_point(name, light, x[rows], y[rows], 1.0)
+    ):
+        np.testing.assert_allclose(got, want, rtol=1e-9)
+
+
+def test_two_halves_are_one_row(light, data):
+    x, y, _ = data
+    rows = np.repeat(np.arange(12), 2)
+    halves = at_a_point("evidence", light, x[rows], y[rows], 0.5)
+    whole = at_a_point("evidence", light, x, y, 1.0)
+    for got, want in zip(halves, whole):
+        np.testing.assert_allclose(got, want, rtol=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["nngp", "ntkgp"])
@@ -222,6 +254,8 @@ def test_no_start_that_works_is_an_error(light, data):
         ({"objective": "loss"}, "'evidence' or 'leave_one_out'"),
         ({"row_noise_factor": np.ones(11)}, "row_noise_factor has shape"),
         ({"row_noise_factor": np.zeros(12)}, "weight zero"),
+        ({"row_counts": np.ones((12, 1))}, "row_counts has shape"),
+        ({"row_counts": np.full(12, -1.0)}, "row_counts must be positive"),
         ({"restarts": -1}, "restarts"),
         ({"steps": 0}, "steps"),
         ({"tolerance": -1.0}, "tolerance"),

@@ -25,7 +25,7 @@ class WideEstimator(BaseEstimator):
         noise: float | None = None,
         scales: dict[str, float] | None = None,
         input_scales: Any = None,
-        relevance: bool = False,
+        relevance: bool | str = "auto",
         restarts: int = 1,
         max_learning_rows: int = 500,
         random_state: Any = 0,
@@ -96,6 +96,22 @@ def _generator(random_state: Any) -> np.random.Generator:
     if isinstance(random_state, np.random.RandomState):
         return np.random.default_rng(random_state.randint(2**31))
     return np.random.default_rng(random_state)
+
+
+def distinct(
+    x: np.ndarray, y: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of positive weight, in sorted order; equal ones are one row with their weights' sum.
+
+    With weights as exponents of the likelihood this changes no result, and the result does not
+    depend on the order of the rows, nor on whether they are repeated or weighted.
+    """
+    used = weights > 0
+    x, y, weights = x[used], y[used], weights[used]
+    both = np.column_stack([y, x])
+    rows, which = np.unique(both, axis=0, return_inverse=True)
+    width = both.shape[1] - x.shape[1]
+    return rows[:, width:], rows[:, :width], np.bincount(which.ravel(), weights)
 
 
 def positive_weights(sample_weight: Any, x: np.ndarray) -> np.ndarray:

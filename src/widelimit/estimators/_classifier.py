@@ -10,7 +10,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
 from widelimit import predict
-from widelimit.estimators._base import WideEstimator, positive_weights
+from widelimit.estimators._base import WideEstimator, distinct, positive_weights
 from widelimit.precision import double_precision
 
 _SCALE_SPREAD = 1.0
@@ -63,9 +63,9 @@ class WideClassifier(ClassifierMixin, WideEstimator):
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
         weights = positive_weights(sample_weight, X)
-        used = weights > 0
-        X, y, weights = X[used], y[used], weights[used]
-        self.classes_, labels = np.unique(y, return_inverse=True)
+        self.classes_, labels = np.unique(y[weights > 0], return_inverse=True)
+        X, labels, weights = distinct(X[weights > 0], labels, weights[weights > 0])
+        labels = labels[:, 0].astype(int)
         indicators = np.eye(len(self.classes_))[labels]
         self._shares = np.average(indicators, axis=0, weights=weights)
         self._size = float(np.sqrt(np.mean(self._shares * (1 - self._shares)))) or 1.0

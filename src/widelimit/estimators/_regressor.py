@@ -9,7 +9,12 @@ from sklearn.base import MultiOutputMixin, RegressorMixin
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import validate_data
 
-from widelimit.estimators._base import WideEstimator, _generator, positive_weights
+from widelimit.estimators._base import (
+    WideEstimator,
+    _generator,
+    distinct,
+    positive_weights,
+)
 
 
 class WideRegressor(MultiOutputMixin, RegressorMixin, WideEstimator):
@@ -42,7 +47,8 @@ class WideRegressor(MultiOutputMixin, RegressorMixin, WideEstimator):
     input_scales
         A factor for each feature, used together with standardisation.
     relevance
-        Whether to learn a factor for each feature (automatic relevance determination).
+        Whether to learn a factor for each feature (automatic relevance determination);
+        ``"auto"`` does if there are 16 rows to learn from for each of them.
     restarts
         Further random starting points of the search.
     max_learning_rows
@@ -68,8 +74,9 @@ class WideRegressor(MultiOutputMixin, RegressorMixin, WideEstimator):
     -----
     Lee et al., Deep neural networks as Gaussian processes, 2018; Rasmussen and Williams, Gaussian
     processes for machine learning, 2006, chapters 2 and 5. Computes in float64, whatever JAX is
-    set to. A row of weight w counts as w observations: its noise variance is divided by w. At most
-    20,000 rows.
+    set to. A row of weight w counts as w equal observations (its likelihood is to the power of w);
+    equal rows are one row that counts more, and the order of rows does not matter. At most 20,000
+    distinct rows.
     """
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -92,10 +99,8 @@ class WideRegressor(MultiOutputMixin, RegressorMixin, WideEstimator):
         """
         X, y = validate_data(self, X, y, multi_output=True, y_numeric=True, dtype=np.float64)
         weights = positive_weights(sample_weight, X)
-        used = weights > 0
-        X, y, weights = X[used], np.asarray(y, np.float64)[used], weights[used]
         self._flat = y.ndim == 1
-        columns = y.reshape(len(y), -1)
+        X, columns, weights = distinct(X, np.asarray(y, np.float64), weights)
         self._target = StandardScaler().fit(columns, sample_weight=weights)
         self._condition(X, self._target.transform(columns), weights)
         return self

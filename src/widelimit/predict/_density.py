@@ -15,6 +15,21 @@ def gaussian(quadratic: Array, half_log_determinant: Array, count: int) -> Float
     return -0.5 * quadratic - half_log_determinant - 0.5 * count * _LOG_2PI
 
 
+def repeats(
+    noise: Float[Array, " n"], counts: Float[Array, " n"], outputs: int
+) -> Float[Array, ""]:
+    r"""What w equal observations add to the log density of one with noise variance σ² / w.
+
+    .. math:: -\frac{\text{outputs}}{2} \sum_i \big[(w_i - 1) \log(2\pi\sigma_i^2) + \log w_i\big]
+
+    It holds for w that are no whole numbers too, as the likelihood to the power of w.
+    """
+    # Rows that count once add nothing, without noise too.
+    known = jnp.where(counts == 1, 1, noise)
+    each = (counts - 1) * (_LOG_2PI + jnp.log(known)) + jnp.log(counts)
+    return -0.5 * outputs * jnp.sum(each)
+
+
 def student(
     quadratic: Array, half_log_determinant: Array, count: int, shape: float, scale: Array | float
 ) -> Float[Array, ...]:

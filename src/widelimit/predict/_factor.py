@@ -15,6 +15,8 @@ from jaxtyping import Array, Float
 _LOST = 0.1
 _GROWTH = 10.0
 _STEPS = 12
+# Columns of an inverse at a time.
+_BLOCK = 1024
 
 
 class PrecisionWarning(UserWarning):
@@ -51,15 +53,29 @@ class Factor:
         """The inverse matrix."""
         return self.solve(jnp.eye(self.lower.shape[0], dtype=self.lower.dtype))
 
+    def inverse_diagonal(self) -> Float[Array, " n"]:
+        """The diagonal of the inverse: squared lengths of the columns of L^-1, some at a time."""
+        n = self.lower.shape[0]
+        starts = range(0, n, _BLOCK)
+        return jnp.concatenate([
+            jnp.sum(self.whiten(_unit_columns(n, min(_BLOCK, n - k), k, self.lower)) ** 2, axis=0)
+            for k in starts
+        ])
+
     def half_log_determinant(self) -> Float[Array, ""]:
         """Half the logarithm of the determinant."""
         return jnp.sum(jnp.log(jnp.diagonal(self.lower)))
 
 
-def factorize(matrix: Float[Array, "n n"], noise: Any) -> Factor:
+def _unit_columns(n: int, count: int, start: int, like: Array) -> Float[Array, "n count"]:
+    return jnp.eye(n, count, -start, dtype=like.dtype)
+
+
+def factorize(matrix: Float[Array, "n n"], noise: Any, *, consume: bool = False) -> Factor:
     """Factor the matrix plus noise, adding the smallest jitter that makes it positive definite.
 
-    The noise is one number for the whole diagonal, or has shape (n,). Jitter is searched
+    With ``consume`` the caller's matrix is gone afterwards, and two are in memory at most besides
+    LAPACK's. The noise is one number for the whole diagonal, or has shape (n,). Jitter is searched
     over eps · mean(diag) · 10^k, k = 0, 1, …, and left at zero where none is needed. While JAX
     traces, neither is searched nor is the condition number known.
 
@@ -76,8 +92,11 @@ def factorize(matrix: Float[Array, "n n"], noise: Any) -> Factor:
         the condition number exceeds a tenth of its inverse precision.
     """
     n = matrix.shape[0]
-    noisy = _shifted(matrix, jnp.asarray(noise, matrix.dtype))
-    lower = jnp.linalg.cholesky(noisy)
+    noise = jnp.asarray(noise, matrix.dtype)
+    if isinstance(matrix, jax.core.Tracer) or isinstance(noise, jax.core.Tracer):
+        return Factor(jnp.linalg.cholesky(_shifted(matrix, noise)), 0.0, float("nan"))
+    noisy = (_shifted_in_place if consume else _shifted)(matrix, noise)
+    lower = _cholesky(noisy)
     if isinstance(lower, jax.core.Tracer):
         return Factor(lower, 0.0, float("nan"))
     eps = float(jnp.finfo(matrix.dtype).eps)
@@ -91,7 +110,7 @@ def factorize(matrix: Float[Array, "n n"], noise: Any) -> Factor:
                 "tenth of its diagonal added; are the inputs finite and of sensible size?"
             )
             raise ValueError(msg)
-        lower = jnp.linalg.cholesky(_shifted(noisy, jitter))
+        lower = _cholesky(_shifted(noisy, jitter))
     condition = float(_condition(_shifted(noisy, jitter) if jitter else noisy, lower))
     coarse = eps > 1e-10 and condition * eps > _LOST
     if coarse or jitter > eps**0.5 * scale:
@@ -111,6 +130,15 @@ def _shifted(matrix: Float[Array, "n n"], diagonal: Any) -> Float[Array, "n n"]:
     """The matrix plus a diagonal, without a second matrix for it."""
     i = jnp.arange(matrix.shape[0])
     return matrix.at[i, i].add(diagonal)
+
+
+_shifted_in_place = jax.jit(_shifted, donate_argnums=0)
+
+
+@jax.jit
+def _cholesky(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    """Of the lower triangle as it is: a symmetrised copy would be one matrix more."""
+    return jax.lax.linalg.cholesky(matrix, symmetrize_input=False)
 
 
 @jax.jit

@@ -74,6 +74,7 @@ def learn(
     input_scales: bool = False,
     output_scale: bool = False,
     row_noise_factor: ArrayLike | None = None,
+    row_counts: ArrayLike | None = None,
     mean: float | Callable[[PyTree], Any] = 0.0,
     bounds: Bounds | None = None,
     restarts: int = 0,
@@ -115,8 +116,10 @@ def learn(
         Whether to learn a factor in front of the kernel. For ``"nngp"`` the standard deviations
         of the readout already are one; for ``"ntkgp"`` it adds a degree of freedom.
     row_noise_factor
-        Shape (n,), positive: row i has noise variance ``noise * row_noise_factor[i]``. The
-        inverse of a sample's weight.
+        Shape (n,), positive: row i has noise variance ``noise * row_noise_factor[i]``.
+    row_counts
+        Shape (n,), positive: row i stands for so many equal observations, each with that noise;
+        a sample's weight. Other than a smaller noise, equal observations are evidence for it.
     mean
         The prior mean, as in :func:`posterior`; it is not learned.
     bounds
@@ -165,8 +168,10 @@ def learn(
     y = _checks.targets(y, diagonal.shape[0], diagonal.dtype)
     y = y - Mean(mean)(x, y.shape[1:], y.dtype)
     noise = _first_noise(noise, y, diagonal, learn=learn_noise)
-    row_factor = _row_factor(row_noise_factor, y)
-    target = Objective.filled(kernel, _READINGS[kind], objective, noise, x, y, row_factor)
+    row_factor = _one_per_row("row_noise_factor", row_noise_factor, y)
+    counts = _one_per_row("row_counts", row_counts, y)
+    reading = _READINGS[kind]
+    target = Objective.filled(kernel, reading, objective, noise, x, y, row_factor, counts)
     stds = [float(s) for s in jax.tree.leaves(kernel)]
     features = np.zeros(_features(x)) if input_scales else None
     start = Point(
@@ -187,9 +192,10 @@ def learn(
     factors = np.log(np.asarray(jax.tree.leaves(free), float).reshape(-1, 2))
     limits = (flat + factors[:, 0], flat + factors[:, 1])
     starts = further_starts(flat, limits, restarts, seed)
-    found = search(target.slope(start), starts, limits, y.size, steps, progress, tolerance)
+    targets = float(jnp.sum(counts)) * (y.size // y.shape[0])
+    found = search(target.slope(start), starts, limits, targets, steps, progress, tolerance)
     point = jax.tree.map(np.asarray, shaped(jnp.asarray(found.point, y.dtype)))
-    return _fit(target, x, row_factor, point, found)
+    return _fit(target, x, row_factor / counts, point, found)
 
 
 _READINGS = {"nngp": "nngp", "ntkgp": "ntk"}
@@ -253,15 +259,15 @@ def _first_noise(noise: Any, y: Array, diagonal: Array, *, learn: bool) -> float
     return noise
 
 
-def _row_factor(factor: Any, y: Array) -> Float[Array, " n"]:
-    if factor is None:
+def _one_per_row(name: str, given: Any, y: Array) -> Float[Array, " n"]:
+    if given is None:
         return jnp.ones(y.shape[0], y.dtype)
-    values = np.asarray(factor, float)
+    values = np.asarray(given, float)
     if values.shape != (y.shape[0],):
-        msg = f"row_noise_factor has shape {values.shape}, expected {(y.shape[0],)}"
+        msg = f"{name} has shape {values.shape}, expected {(y.shape[0],)}"
         raise ValueError(msg)
     if not np.all(np.isfinite(values) & (values > 0)):
-        msg = "row_noise_factor must be positive and finite; leave out rows of weight zero"
+        msg = f"{name} must be positive and finite; leave out rows of weight zero"
         raise ValueError(msg)
     return jnp.asarray(values, y.dtype)
 

@@ -32,7 +32,7 @@ class Point(NamedTuple):
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=("kernel", "noise", "x", "y", "row_factor", "real"),
+    data_fields=("kernel", "noise", "x", "y", "row_factor", "counts", "real"),
     meta_fields=("reading", "name"),
 )
 @dataclass(frozen=True)
@@ -46,12 +46,13 @@ class Objective:
     x: PyTree
     y: Float[Array, "n ..."]
     row_factor: Float[Array, " n"]
+    counts: Float[Array, " n"]
     real: Float[Array, " n"]
 
     @classmethod
     def filled(
         cls, kernel: Kernel, reading: str, name: str, noise: float, x: PyTree, y: Array,
-        row_factor: Array,
+        row_factor: Array, counts: Array,
     ) -> Objective:  # fmt: skip
         """With rows that count nothing, up to one of few sizes: few programs to compile."""
         count = y.shape[0]
@@ -59,9 +60,11 @@ class Objective:
         same = lambda a: jnp.concatenate([a, jnp.repeat(a[-1:], missing, axis=0)])
         zero = lambda a: jnp.pad(a, [(0, missing), *[(0, 0)] * (a.ndim - 1)])
         real = zero(jnp.ones(count, y.dtype))
+        counts = jnp.pad(counts, (0, missing), constant_values=1)
         return cls(
-            kernel, reading, name, noise, jax.tree.map(same, x), zero(y), same(row_factor), real
-        )
+            kernel, reading, name, noise, jax.tree.map(same, x), zero(y), same(row_factor), counts,
+            real,
+        )  # fmt: skip
 
     def slope(self, start: Point) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
         """Value and gradient as a function of a flat point; compiled once."""
@@ -99,17 +102,23 @@ def _value_and_gradient(point: Point, target: Objective) -> Array:
     # A row that is none is independent of all others, N(0, 1), and zero.
     nothing = _density.gaussian(jnp.zeros((), y.dtype), 0.0, 1)
     fill = jnp.sum(1 - real) * (y.size // y.shape[0])
-    return _density_of(target.name, gram, noise, y) - nothing * fill
+    return _density_of(target.name, gram, noise, target.counts, y) - nothing * fill
 
 
-def _density_of(name: str, gram: Array, noise: Array, y: Array) -> Array:
-    """The log evidence, or the sum of the leave-one-out log densities."""
+def _density_of(name: str, gram: Array, noise: Array, counts: Array, y: Array) -> Array:
+    """The log evidence, or the sum of the leave-one-out log densities, each row counted."""
+    y = y.reshape(y.shape[0], -1)
     if name == "evidence":
-        return log_evidence(gram, noise, y.reshape(y.shape[0], -1))
-    factor = Factor(jnp.linalg.cholesky(gram + jnp.diag(noise)), 0.0, float("nan"))
+        repeats = _density.repeats(noise, counts, y.shape[1])
+        return log_evidence(gram, noise / counts, y) + repeats
+    factor = Factor(jnp.linalg.cholesky(gram + jnp.diag(noise / counts)), 0.0, float("nan"))
     inverse = factor.inverse()
-    precision = jnp.diagonal(inverse).reshape(-1, *(1,) * (y.ndim - 1))
-    precision = jnp.broadcast_to(precision, y.shape)
-    return jnp.sum(
-        _density.gaussian((inverse @ y) ** 2 / precision, -0.5 * jnp.log(precision), 1)
-    )
+    own = 1 / jnp.diagonal(inverse)
+    # The function given all other rows, and of this one all counts but one.
+    variance = jnp.maximum(own - noise / counts, 0)
+    others = jnp.maximum(counts - 1, 0) / jnp.where(counts > 1, noise, 1)
+    shrink = 1 / (1 + variance * others)
+    total = variance * shrink + noise
+    residual = (inverse @ y) * (own * shrink)[:, None]
+    density = _density.gaussian(residual**2 / total[:, None], 0.5 * jnp.log(total)[:, None], 1)
+    return jnp.sum(counts[:, None] * density)

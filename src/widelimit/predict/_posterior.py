@@ -118,6 +118,7 @@ def posterior(
         nngp = gram = covariance.matrix(x)
     y = _checks.targets(y, gram.shape[0], gram.dtype)
     noise = noise_variance(noise, y.shape[0], 1 if y.ndim == 1 else y.shape[1], gram.dtype)
-    given = (kind, covariance, Mean(mean), x, y, System.of(gram, noise))
+    system = System.of(gram, noise, consume=kind != "ntk")
+    given = (kind, covariance, Mean(mean), x, y, system)
     out = Trained(*given, nngp=nngp) if kind == "ntk" else Bayes(*given)
     return out if prior is None else StudentPosterior(out, prior)

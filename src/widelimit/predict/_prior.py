@@ -43,6 +43,8 @@ class Covariance:
 
     def _times(self, block: Array, batch: int) -> Array:
         block = _checks.scalar(block, batch)
+        if isinstance(self.scale, float) and self.scale == 1:
+            return block
         return block * jnp.asarray(self.scale, block.dtype)
 
 

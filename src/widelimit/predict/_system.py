@@ -27,12 +27,24 @@ class System:
     noise: Float[Array, "rows columns"]
 
     @classmethod
-    def of(cls, gram: Float[Array, "n n ..."], noise: Float[Array, "rows columns"]) -> System:
-        """Factor ``gram``, of shape (n, n) or (n, n, outputs), plus the noise."""
+    def of(
+        cls,
+        gram: Float[Array, "n n ..."],
+        noise: Float[Array, "rows columns"],
+        *,
+        consume: bool = False,
+    ) -> System:
+        """Factor ``gram``, of shape (n, n) or (n, n, outputs), plus the noise.
+
+        With ``consume`` one matrix for all outputs is not kept; see :func:`factorize`.
+        """
         columns = max(noise.shape[1], *gram.shape[2:], 1)
         matrices = [gram] * columns if gram.ndim == 2 else list(jnp.moveaxis(gram, 2, 0))
         noises = jnp.broadcast_to(noise, (noise.shape[0], columns))
-        factors = tuple(factorize(m, noises[:, k]) for k, m in enumerate(matrices))
+        once = consume and columns == 1
+        factors = tuple(
+            factorize(m, noises[:, k], consume=once) for k, m in enumerate(matrices)
+        )
         return cls(factors, noise)
 
     @property

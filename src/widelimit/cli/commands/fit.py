@@ -54,7 +54,8 @@ def fit(
     ] = Path("report.html"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of the folds and of the search.")] = 0,
     relevance: Annotated[
-        bool, typer.Option("--relevance", help="Learn how relevant each feature is.")
+        bool,
+        typer.Option("--relevance", help="Learn a factor for each feature, however few the rows."),
     ] = False,
     learn: Annotated[
         bool,

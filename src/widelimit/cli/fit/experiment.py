@@ -50,7 +50,7 @@ class Settings:
             "network": self.network,
             "kind": self.kind,
             "learn": "evidence" if self.learn else None,
-            "relevance": self.relevance,
+            "relevance": self.relevance or "auto",
             "random_state": self.seed,
         }
 
@@ -116,6 +116,11 @@ class Results:
         """The targets of the model's rows."""
         return self.model.training.answers
 
+    @property
+    def relevance(self) -> dict[str, float] | None:
+        """How relevant each column was found to be, if that was learned."""
+        return relevance(self.model)
+
     def as_json(self) -> dict[str, Any]:
         """The numbers."""
         estimator = self.model.estimator
@@ -134,7 +139,7 @@ class Results:
             "results": [asdict(row) for row in self.rows],
             "noise": float(estimator.noise_),
             "scales": {k: float(v) for k, v in estimator.scales_.items()},
-            "relevance": relevance(self.model) if self.settings.relevance else None,
+            "relevance": self.relevance,
             "log_marginal_likelihood": float(estimator.log_marginal_likelihood_),
             "notes": self.notes,
             "versions": self.versions,
@@ -176,10 +181,15 @@ def run(settings: Settings, progress: Progress) -> Results:
     )  # fmt: skip
 
 
-def relevance(model: Model) -> dict[str, float]:
-    """The largest learned factor among the features of each column, relative to the largest."""
+def relevance(model: Model) -> dict[str, float] | None:
+    """The largest learned factor among the features of each column, relative to the largest.
+
+    None where factors were not learned.
+    """
     factors = np.asarray(model.estimator.input_scales_)
-    natural = model.encoder.scales
+    natural = np.asarray(model.encoder.scales)
+    if np.array_equal(factors, natural):
+        return None
     out: dict[str, float] = {}
     for feature, factor, scale in zip(model.encoder.features, factors, natural):
         value = float(factor / scale) if scale > 0 else 0.0

@@ -11,7 +11,7 @@ from scipy.special import ndtri
 
 from widelimit.cli import fit
 from widelimit.cli.fit import figures
-from widelimit.cli.fit.experiment import Results, relevance
+from widelimit.cli.fit.experiment import Results
 from widelimit.cli.fit.measures import MEASURES, best, rounded, shown
 from widelimit.cli.shared.page import fill, pairs
 from widelimit.cli.tabular.columns import Column
@@ -142,8 +142,8 @@ def _scales(results: Results) -> str:
     kernel = network_kernel(results.settings.network, results.model.features.shape[1])
     start = {k: float(prior.std) for k, prior in kernel.priors.items()}
     parts = [figures.scales(found, start)]
-    if results.settings.relevance:
-        parts.append(figures.relevance(relevance(results.model)))
+    if results.relevance is not None:
+        parts.append(figures.relevance(results.relevance))
     return "\n".join(f"<figure>{one}</figure>" for one in parts)
 
 
