@@ -36,8 +36,8 @@ def depthwise(p, x):
     return top(p[3], relu(conv(p[2], h)))
 
 
-def attention(mask=None, heads=1, random=False):
-    """Heads of an attention; 1/d with shared queries and keys, or 1/sqrt(d) without softmax."""
+def attention(mask=None, random=False, soft=True):
+    """Heads of an attention: 1/d with shared queries and keys, or 1/sqrt(d) with their own."""
 
     def f(p, x):
         x = erf(x @ p[0].T / np.sqrt(x.shape[1]))
@@ -46,8 +46,8 @@ def attention(mask=None, heads=1, random=False):
         logits = jnp.einsum("htd,hsd->hts", q, q if not random else k) / (
             np.sqrt(q.shape[-1]) if random else q.shape[-1])
         if mask is not None:
-            logits = jnp.where(mask, logits, 0.0 if random else -1e9)
-        weights = logits if random else jax.nn.softmax(logits)
+            logits = jnp.where(mask, logits, -1e9 if soft else 0.0)
+        weights = jax.nn.softmax(logits) if soft else logits
         mixed = (weights @ v).transpose(1, 0, 2).reshape(x.shape[0], -1)
         return dense(p[5], relu(mixed @ p[4].T / np.sqrt(mixed.shape[1])).mean(0))
 
@@ -144,9 +144,13 @@ ROWS = (
     Row("group_norm", group_norm, BODY, IMAGE),
     Row("instance_mean", instance_norm, BODY, IMAGE),
     Row("attention_causal", attention(CAUSAL), heads_of(1, N), TOKENS),
-    Row("attention_heads", attention(heads=4), heads_of(4, 24), TOKENS),
-    Row("attention_random_identity", attention(random=True), heads_of(24, 24), TOKENS),
-    Row("attention_random_masked", attention(CAUSAL, random=True), heads_of(24, 24), TOKENS),
+    Row("attention_heads", attention(), heads_of(4, 24), TOKENS),
+    Row("attention_random_identity", attention(random=True, soft=False), heads_of(24, 24), TOKENS),
+    Row("attention_random_masked", attention(CAUSAL, random=True, soft=False), heads_of(24, 24),
+        TOKENS),
+    Row("attention_random", attention(random=True), heads_of(32, 32), (3, 5)),
+    Row("attention_random_causal", attention(CAUSAL[:3, :3], random=True), heads_of(32, 32),
+        (3, 5)),
     Row("graph_edges", edges, ((N, 5), (N, N), (N, N), (OUT, N)), TOKENS),
     Row("embedding", tokens, ((7, N), (4, N), (N, N), (OUT, N), (N, N)), (4,), vocabulary=7),
     Row("recurrent_convolution", scanned, ((3, 3, N), (3, N, N), (OUT, N)), (3, 4, 3)),

@@ -12,9 +12,17 @@ from . import networks, spatial
 from .sampling import assert_agree, flat, sampled
 
 ROWS = (*networks.ROWS, *spatial.ROWS)
+SAMPLED = {
+    *("conv_spread_input", "conv_depthwise", "padded_reflect", "pixel_shuffle", "group_norm"),
+    *("attention_causal", "attention_random_identity", "attention_random", "graph_edges"),
+    *("embedding", *(r.name for r in networks.ROWS)),
+}
+"""Rows compared with samples in every run of the tests; the others are slow."""
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda r: r.name)
+@pytest.mark.parametrize("row", [
+    pytest.param(r, id=r.name, marks=() if r.name in SAMPLED else pytest.mark.slow) for r in ROWS
+])
 def test_agrees_with_sampled_networks(row, rng):
     x = row.inputs(rng)
     limit = wl.kernel(row.f, row.params).both(x)
@@ -38,6 +46,9 @@ def test_readings_are_consistent(row, rng):
     kernel = wl.kernel(row.f, row.params)
     nngp, ntk = kernel.both(x)
     np.testing.assert_allclose(kernel.nngp(x), nngp, rtol=1e-10)
+    drawn = kernel.sampling_error(x, repeats=2).ntk.max() > 0 if "random" in row.name else False
+    if drawn:
+        return  # The same integrals drawn for other pairs differ by their sampling error.
     cross = kernel.both(x[:2], x)
     for whole, part in zip((nngp, ntk), cross):
         scale = float(jnp.abs(whole).max())

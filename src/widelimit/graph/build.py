@@ -132,6 +132,17 @@ class Builder:
             key, lambda: n.Overlap(operand.shape, channels, self.where, operand, count)
         )
 
+    def together(
+        self, function: Callable[..., Any], operands: tuple[n.Node, ...], shape: Shape,
+        channels: Shape, name: str,
+    ) -> n.Together:
+        """A function of several positions at once."""
+        self._keep.append(function)
+        key = ("together", id(function), *(id(x) for x in operands), shape, channels)
+        return self._once(
+            key, lambda: n.Together(shape, channels, self.where, function, operands, name)
+        )
+
     def copied(self, operand: n.Field, channels: Shape, own: tuple[int, ...]) -> n.Field:
         """A field repeated along channels other than its ``own``."""
         if len(own) == len(channels):

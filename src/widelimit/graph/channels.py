@@ -153,6 +153,12 @@ def _through(
                 operand, node.acted, out, node.function, node.values,
                 selects=node.selects, name=node.name, along=node.along,
             )
+        case n.Together():
+            operands = tuple(
+                visit_part(n.whole(x)).node if isinstance(x, n.Field) else x
+                for x in node.operands
+            )
+            return b.together(node.function, operands, node.shape, channels, node.name)
         case n.Join():
             pieces = tuple(visit_part(n.whole(p)).node for p in node.pieces)
             return b.join(pieces, node.axis, channels)

@@ -122,6 +122,26 @@ class Field(Node):
         """The nodes that this one is made of, at the same layer."""
         return ()
 
+    @cached_property
+    def overlaps(self) -> tuple[Overlap, ...]:
+        """The sums over width, scaled to stay random, that it is made of at the same layer."""
+        found = [x for p in self._inner for x in p.overlaps]
+        return tuple({id(x): x for x in found}.values())
+
+    @cached_property
+    def shared(self) -> frozenset[int]:
+        """The channel axes along which some part of it is one random variable."""
+        return frozenset().union(*(p.shared for p in self._inner))
+
+    @cached_property
+    def several(self) -> bool:
+        """Whether some part of it is a function of several positions at once."""
+        return any(p.several for p in self._inner)
+
+    @property
+    def _inner(self) -> list[Field]:
+        return [p.node for p in self.parts if isinstance(p.node, Field)]
+
 
 @dataclass(frozen=True, eq=False)
 class Drawn(Field):
@@ -190,6 +210,11 @@ class Overlap(Field):
     gaussian = True
 
     @cached_property
+    def overlaps(self) -> tuple[Overlap, ...]:
+        """Itself."""
+        return (self,)
+
+    @cached_property
     def draws(self) -> tuple[Draw, ...]:
         """Numbers of its own."""
         return (OVERLAPS,)
@@ -251,6 +276,11 @@ class Copied(Rearranged):
     def copies(self) -> tuple[int, ...]:
         """The channel axes along which nothing changes."""
         return tuple(k for k in range(len(self.channels)) if k not in self.own)
+
+    @cached_property
+    def shared(self) -> frozenset[int]:
+        """The copies, and what the operand shares along its own channels."""
+        return frozenset((*self.copies, *(self.own[k] for k in self.operand.shared)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -361,6 +391,25 @@ class Product(Field):
         return self.factors
 
 
+@dataclass(frozen=True, eq=False)
+class Together(Field):
+    """A function of several positions at once, such as a softmax of attention logits.
+
+    ``function`` takes the blocks of ``operands`` of one channel of one example.
+    """
+
+    function: Callable[..., Any] = field(repr=False)
+    operands: tuple[Node, ...]
+    name: str
+
+    several = True
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The fields among the operands."""
+        return tuple(whole(x) for x in self.operands if isinstance(x, Field))
+
+
 # --------------------------------------------------------------------------- questions
 
 
@@ -374,21 +423,9 @@ def pointwise_parts(node: Field) -> tuple[Part, ...]:
     return node.parts
 
 
-def copied(node: Node) -> frozenset[int]:
-    """The channel axes along which some part of a field is one random variable."""
-    if not isinstance(node, Field) or isinstance(node, Drawn | Overlap):
-        return frozenset()
-    own = node.copies if isinstance(node, Copied) else ()
-    return frozenset(own).union(*(copied(p.node) for p in node.parts))
-
-
-def overlaps(node: Node) -> list[Overlap]:
-    """The sums over width, scaled to stay random, that a field is made of at its own layer."""
-    if isinstance(node, Overlap):
-        return [node]
-    if not isinstance(node, Field) or isinstance(node, Drawn):
-        return []
-    return [x for p in node.parts for x in overlaps(p.node)]
+def of_overlaps(node: Node) -> bool:
+    """Whether a field is made of nothing random but sums over width that stay random."""
+    return isinstance(node, Field) and node.draws == (OVERLAPS,)
 
 
 def is_gaussian(node: Node) -> bool:

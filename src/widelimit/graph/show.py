@@ -44,4 +44,6 @@ def _name(node: n.Node, names: tuple[str, ...]) -> str:
             return f"apply {show(expression, 1)}"
         case n.Map(name=name):
             return f"map {name}"
+        case n.Together(name=name):
+            return f"together {name}"
     return type(node).__name__.lower()

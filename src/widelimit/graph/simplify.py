@@ -57,6 +57,8 @@ class _Simplifier:
                 return replace(node, terms=tuple(part(t) for t in terms))
             case n.Scale(factor=factor, operand=operand):
                 return replace(node, factor=part(factor), operand=part(operand))
+            case n.Together(operands=operands):
+                return replace(node, operands=tuple(new(x) for x in operands))
             case n.Join(pieces=pieces):
                 return replace(node, pieces=tuple(new(q) for q in pieces))
             case n.Apply(root=root, values=values):

@@ -18,6 +18,7 @@ import numpy as np
 from widelimit.graph import nodes as n
 
 NOTHING = -math.inf
+_USUAL = math.log(3.0)
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,26 @@ class Sizes:
         """The size of a sum, or of several side by side."""
         return _sum([self.of(x) for x in nodes])
 
+    def factor(self, node: n.Node) -> float:
+        """The logarithm of the constants that multiply a field of order one.
+
+        The spread of a layer's weights is no such constant where it is near what keeps the layer
+        of order one.
+        """
+        match node:
+            case n.Scale(factor=n.Part(node=n.Constant(array=array)), operand=operand):
+                return _log(float(np.max(np.abs(array), initial=0.0))) + self.factor(operand.node)
+            case n.Product(factors=factors):
+                return sum(self.factor(f.node) for f in factors)
+            case n.Source():
+                own = self._weight(node, _terms(node)).kept
+                return 0.0 if abs(own) < _USUAL else own
+            case n.Sum(terms=terms):
+                return max(self.factor(t.node) for t in terms)
+            case n.Scale() | n.Rearranged() | n.Join():
+                return max((self.factor(p.node) for p in node.parts), default=0.0)
+        return 0.0
+
     def _find(self, node: n.Node) -> Size:
         match node:
             case n.Constant(array=array):
@@ -73,8 +94,7 @@ class Sizes:
                 inner = [self.of(a) for a in arguments]
                 return _sum([Size(), *(Size(0.0, s.dropped, s.width) for s in inner)])
             case n.Source(operand=operand):
-                terms = math.prod(node.draw.index.shape[-1:])
-                return self.of(operand).times(self._weight(node, terms))
+                return self.of(operand).times(self._weight(node, _terms(node)))
             case n.Overlap(operand=operand, count=count):
                 return self.of(operand).times(Size(math.log(count) / 2))
             case n.Entry():
@@ -111,6 +131,11 @@ class Sizes:
         """A parameter's factor; where its std is not known yet, the layer is of order one."""
         std = self._stds[node.draw.leaf] if node.draw.leaf < len(self._stds) else None
         return Size() if std is None else Size(_log(abs(node.scale) * std * math.sqrt(terms)))
+
+
+def _terms(node: n.Source) -> int:
+    """How many entries of the parameter add up in one channel; of a table one is looked up."""
+    return 1 if isinstance(node.operand, n.OneHot) else math.prod(node.draw.index.shape[-1:])
 
 
 def _sum(sizes: list[Size]) -> Size:

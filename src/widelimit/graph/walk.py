@@ -35,6 +35,8 @@ def children(node: n.Node) -> list[n.Node]:
             return [operand]
         case n.Tangent(factor=factor):
             return [factor.node]
+        case n.Together(operands=operands):
+            return list(operands)
         case n.Scale(factor=factor, operand=operand):
             return [factor.node, operand.node]
         case n.Map(operand=operand, values=values):

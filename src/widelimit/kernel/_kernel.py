@@ -15,6 +15,7 @@ from widelimit.kernel._cancelled import check_suspects
 from widelimit.kernel._inputs import check_inputs, example_of
 from widelimit.kernel._output import as_output
 from widelimit.kernel._program import Program
+from widelimit.limit.evaluate import Sampling
 from widelimit.models import Description, describe
 from widelimit.priors import Prior
 from widelimit.trace import Graph, Leaf, read
@@ -33,8 +34,9 @@ class _Cache:
     It is compared by identity, so that kernels can be arguments of jitted functions.
     """
 
-    def __init__(self, description: Description) -> None:
+    def __init__(self, description: Description, sampling: Sampling | None = None) -> None:
         self.description = description
+        self.sampling = sampling or Sampling()
         self.constant = tuple(_is_zero(p.std) for p in description.priors)
         self.programs: dict[Any, Program] = {}
 
@@ -126,6 +128,41 @@ class Kernel:
             new[i] = std
         return Kernel(self.description, tuple(new), self._cache)
 
+    def with_sampling(self, draws: int = 1024, seed: int = 0) -> Kernel:
+        """The same network, with other draws for what is integrated by sampling.
+
+        Only a softmax of attention logits scaled by 1/sqrt(d) is; see :meth:`sampling_error`.
+
+        Parameters
+        ----------
+        draws
+            How many; the error falls off as draws^(-1/2).
+        seed
+            Which random numbers.
+        """
+        if draws < 2:
+            msg = f"at least 2 draws are needed, got {draws}"
+            raise ValueError(msg)
+        cache = _Cache(self.description, Sampling(draws, seed))
+        return Kernel(self.description, self.stds, cache)
+
+    def sampling_error(self, x1: PyTree, x2: PyTree | None = None, *, repeats: int = 8) -> Kernels:
+        """The standard errors of both kernels from what is integrated by sampling.
+
+        They are the spread of the kernels over ``repeats`` independent seeds; zero for networks
+        that are integrated in closed form, by series or by quadrature, which is all of them but
+        those with a softmax of attention logits scaled by 1/sqrt(d).
+        """
+        if not self._program(check_inputs(x1, x2)[2]).sampled:
+            return Kernels(*(jax.tree.map(jnp.zeros_like, k) for k in self.both(x1, x2)))
+        sampling = self._cache.sampling
+        runs = [
+            self.with_sampling(sampling.draws, sampling.seed + 1 + i).both(x1, x2)
+            for i in range(repeats)
+        ]
+        spread = lambda *k: jnp.std(jnp.stack(k), 0, ddof=1)
+        return jax.tree.map(spread, *runs)
+
     # ----------------------------------------------------------------- readings
 
     def nngp(self, x1: PyTree, x2: PyTree | None = None) -> PyTree[Float[Array, "n1 n2 ..."]]:
@@ -200,7 +237,7 @@ class Kernel:
             )
             graph = read(d.apply, d.arrays, infos, example)
             check_suspects(graph, example, d.trainable)
-            self._cache.programs[key] = Program(graph, d.trainable)
+            self._cache.programs[key] = Program(graph, d.trainable, self._cache.sampling)
         return self._cache.programs[key]
 
     def _kernels(self, x1: PyTree, x2: PyTree | None, kinds: tuple[str, ...]) -> tuple:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from widelimit.graph import nodes as n
+from widelimit.graph.walk import reachable
 from widelimit.limit.evaluate import ZERO, Evaluation
 from widelimit.limit.moments import moment
 from widelimit.limit.place import stretch
@@ -37,7 +38,16 @@ def pair_block(ev: Evaluation, out: Seen, kind: str) -> Any:
         own = _full(ev, out, kind, "left", (n1,))
         on = jnp.eye(n1, dtype=bool).reshape(n1, n1, *(1,) * (full.ndim - 2))
         full = jnp.where(on, own[:, None], full)
+        if isinstance(out.node, n.Field) and _drawn(out.node):
+            half = (full.ndim - 2) // 2
+            first, second = range(2, 2 + half), range(2 + half, 2 + 2 * half)
+            full = (full + jnp.transpose(full, (1, 0, *second, *first))) / 2
     return full
+
+
+def _drawn(node: n.Node) -> bool:
+    """Whether some integral is taken by sampling, and errors are not the same on both sides."""
+    return any(isinstance(x, n.Together) for x in reachable([node]))
 
 
 def diagonal_block(ev: Evaluation, out: Seen, kind: str) -> Any:

@@ -17,7 +17,7 @@ from widelimit.kernel._inputs import float_dtype
 from widelimit.kernel._output import diagonal_block, pair_block, positions
 from widelimit.limit.activations import Activations
 from widelimit.limit.differences import has_close_pairs
-from widelimit.limit.evaluate import Evaluation, Side, deep
+from widelimit.limit.evaluate import Evaluation, Sampling, Side, deep
 from widelimit.tiles import filled_up, tile_size, tiled, whole
 from widelimit.trace import Graph
 
@@ -40,13 +40,19 @@ class Program:
         The graph as read.
     graph
         The graph that is evaluated, without what vanishes in the limit.
+    sampled
+        Whether some integrals are taken by sampling.
     """
 
-    def __init__(self, read: Graph, trainable: tuple[bool, ...]) -> None:
+    def __init__(
+        self, read: Graph, trainable: tuple[bool, ...], sampling: Sampling | None = None
+    ) -> None:
         nodes = simplified([o.node for o in read.outputs])
         outputs = tuple(replace(o, node=x) for o, x in zip(read.outputs, nodes))
         self.read = read
         self.graph = replace(read, outputs=outputs, nodes=tuple(reachable(nodes)))
+        self.sampled = any(isinstance(x, n.Together) for x in self.graph.nodes)
+        self._sampling = sampling
         self._trainable = trainable
         self._activations = Activations()
         self._compiled: dict[Any, Callable[..., Any]] = {}
@@ -123,7 +129,8 @@ class Program:
         dtype = float_dtype([*sides[0].leaves, *sides[1].leaves])
         tangent = "ntk" in kinds
         return Evaluation(
-            sides, stds, self._trainable, dtype, self._activations, with_tangent=tangent, **how
+            sides, stds, self._trainable, dtype, self._activations, with_tangent=tangent,
+            sampling=self._sampling, **how,
         )
 
     def _pairs(

@@ -27,6 +27,14 @@ ZERO = None
 Rule = Callable[..., Any]
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How many draws the integrals over random attention logits take, and from which seed."""
+
+    draws: int = 1024
+    seed: int = 0
+
+
 @dataclass
 class Side:
     """One batch of examples."""
@@ -54,6 +62,8 @@ class Evaluation:
     careful
         Whether squared distances are carried beside the moments, so that near-duplicate inputs
         keep all their digits. If not, ``close`` collects flags that say where this was needed.
+    sampling
+        How integrals without a closed form are drawn.
     """
 
     def __init__(
@@ -66,6 +76,7 @@ class Evaluation:
         *,
         with_tangent: bool,
         careful: bool = True,
+        sampling: Sampling | None = None,
     ) -> None:
         self.sides = sides
         self.symmetric = sides[0] is sides[1]
@@ -75,6 +86,7 @@ class Evaluation:
         self.activations = activations
         self.with_tangent = with_tangent
         self.careful = careful
+        self.sampling = sampling or Sampling()
         self.close: list[Any] = []
         self._memo: dict[tuple, Any] = {}
         self._relations: dict[tuple[int, int], bool] = {}

@@ -55,7 +55,9 @@ def _terms(part: Part) -> list[Term]:
             for f in factors:
                 out = [(c1 + c2, f1 + f2) for c1, f1 in out for c2, f2 in _terms(inside(f))]
             return out
-    if n.is_gaussian(node) or isinstance(node, n.Weighted):
+        case n.Copied(operand=operand) if not node.gaussian:
+            return _terms(Part(operand, dims))
+    if n.is_gaussian(node) or isinstance(node, n.Weighted | n.Together):
         return [((), (Factor(part),))]
     raise _refuse(node, "a linear map or join of non-Gaussian values is multiplied")
 
@@ -184,7 +186,8 @@ def _group(
         ((f, operand),) = group
         activation = activation_of(ev, f)
         if activation is duals.IDENTITY:
-            return ZERO
+            node, dims = f.root.node, f.root.dims
+            return ev.mean_at(node, dims, rank, operand, pairing)
         q = variance(ev, f, operand, rank, pairing)
         return duals.mean(activation, q, parameters(ev, f, operand, rank, pairing))
     if len(group) == 2:
@@ -271,9 +274,11 @@ def _stein(
     ev: Evaluation, group: list[tuple[Factor, int]], rank: int, pairing: Pairing
 ) -> Any:
     """E[r F] = Σ cov(r, r_j) E[∂_j F] takes a linear factor out of three or more."""
-    weighted = [f for f, _ in group if isinstance(f.root.node, n.Weighted)]
-    if weighted:
-        raise _refuse(weighted[0].root.node, "channels times weights of their own are multiplied")
+    for f, _ in group:
+        if isinstance(f.root.node, n.Weighted):
+            raise _refuse(f.root.node, "channels times weights of their own are multiplied")
+        if isinstance(f.root.node, n.Together):
+            raise _refuse(f.root.node, "functions of several positions are multiplied")
     linear = [i for i, (f, _) in enumerate(group) if activation_of(ev, f) is duals.IDENTITY]
     if not linear:
         where = next((f.apply[0].where for f, _ in group if f.apply), None)

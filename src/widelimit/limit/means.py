@@ -11,6 +11,7 @@ from widelimit.graph import nodes as n
 from widelimit.limit.evaluate import ZERO, Evaluation, add, times
 from widelimit.limit.expectation import expect, factors_of
 from widelimit.limit.place import place, stretch
+from widelimit.limit.together import sampled_mean
 
 
 def mean(ev: Evaluation, node: n.Node, side: int) -> Any:
@@ -36,6 +37,8 @@ def mean(ev: Evaluation, node: n.Node, side: int) -> Any:
             return times(of(factor), of(operand))
         case n.Spread(operand=operand):
             return ev.mean(operand, side)[..., None]
+        case n.Together():
+            return sampled_mean(ev, node, side)
         case n.Copied(operand=operand):
             return ev.mean(operand, side)
         case n.Map():

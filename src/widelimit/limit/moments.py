@@ -14,6 +14,7 @@ from widelimit.limit.evaluate import ZERO, Evaluation, Pairing, Rule, add, times
 from widelimit.limit.expectation import expect, factors_of
 from widelimit.limit.place import eye, stretch
 from widelimit.limit.sources import overlap_pair, source_pair
+from widelimit.limit.together import sampled_moment
 
 Targets = tuple[int, ...]
 
@@ -30,6 +31,8 @@ def moment(
         return ZERO
     if not ev.related(a, b):
         return times(ev.mean_at(a, ta, rank, 0, p), ev.mean_at(b, tb, rank, 1, p))
+    if (a.several or b.several) and n.of_overlaps(a) and n.of_overlaps(b):
+        return sampled_moment(moment, ev, a, ta, b, tb, rank, p)
     found = bilinear(moment, ev, a, ta, b, tb, rank, p)
     if found is not NotImplemented:
         return found

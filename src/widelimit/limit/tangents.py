@@ -18,6 +18,7 @@ from widelimit.limit.moments import (
     same_draw,
 )
 from widelimit.limit.sources import overlap_pair, source_pair
+from widelimit.limit.together import sampled_tangent
 
 
 def tangent(
@@ -31,6 +32,8 @@ def tangent(
         return ZERO
     assert isinstance(a, n.Field)
     assert isinstance(b, n.Field)
+    if (a.several or b.several) and n.of_overlaps(a) and n.of_overlaps(b):
+        return sampled_tangent(moment, tangent, ev, a, ta, b, tb, rank, p)
     found = bilinear(tangent, ev, a, ta, b, tb, rank, p)
     if found is not NotImplemented:
         return found

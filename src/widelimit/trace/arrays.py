@@ -203,6 +203,23 @@ def split_atom(b: Builder, array: Array, axis: int, place: int, sizes: Shape) ->
             return Array(node, _replace(axes, axis, place, fresh), array.average)
 
 
+def squeezed(b: Builder, array: Array) -> Array:
+    """The array without positions of size one, which no array shows."""
+    for axis, atoms in enumerate(array.axes):
+        for place, atom in enumerate(atoms):
+            if not isinstance(atom, Position) or array.size(atom) != 1:
+                continue
+            along = lambda t, k: t  # noqa: ARG005
+            node = b.select_any(
+                array.node, (atom.axis,), (), lambda t: t.reshape(()), "squeeze", along
+            )
+            axes = drop_position(array.axes, atom.axis)
+            fewer = (*axes[axis][:place], *axes[axis][place + 1 :])
+            axes = (*axes[:axis], fewer, *axes[axis + 1 :])
+            return squeezed(b, Array(node, axes, array.average))
+    return array
+
+
 def drop_position(
     axes: tuple[tuple[Atom, ...], ...], position: int
 ) -> tuple[tuple[Atom, ...], ...]:
@@ -382,7 +399,7 @@ def refuse_copies(b: Builder, field: n.Field, summed: set[int]) -> None:
         If what they share stays: the sum is then not Gaussian, and its mean is random.
     """
     left = set(range(len(field.channels))) - summed
-    if left and summed & n.copied(field):
+    if left and summed & field.shared:
         raise SharedAcrossWidthError(
             "a sum over channels that share random numbers",
             why="what they share, such as the attention weights of one head, does not average "
@@ -399,7 +416,7 @@ def _refuse_own_overlap(b: Builder, fields: list[n.Field]) -> None:
     1/sqrt(width) only, more slowly than the fluctuations that are followed elsewhere.
     """
     for field in fields:
-        summed = [d for x in n.overlaps(field) for d in x.operand.draws]
+        summed = [d for x in field.overlaps for d in x.operand.draws]
         others = [d for x in fields if x is not field for d in n.draws_of(x)]
         if any(d.relation(e) is not Relation.DISJOINT for d in summed for e in others):
             raise SharedAcrossWidthError(

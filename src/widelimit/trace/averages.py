@@ -76,7 +76,7 @@ class Average:
         shows too much of is then in the size.
         """
         offset = max(self.size, -SMALLEST) / math.log(max(self.width, 2))
-        return self.exponent + min(offset, 0.0) <= SETTLED
+        return self.exponent + (0.0 if self.vanishing else min(offset, 0.0)) <= SETTLED
 
     @property
     def steady(self) -> bool:

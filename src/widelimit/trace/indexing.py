@@ -49,43 +49,64 @@ def index(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
 
 def _by_value(r: Reader, eqn: JaxprEqn, a: Operand, starts: list[Operand]) -> Operand:
     """Rows of ``a`` chosen by integers that depend on the input."""
-    axis = _rows_axis(eqn)
-    (chosen,) = starts if len(starts) == 1 else (None,)
-    if axis is None or not isinstance(chosen, Array) or not chosen.known:
+    found = _which_rows(r, eqn, starts)
+    if found is None:
         raise r.unsupported(
             eqn.primitive.name,
             "the index depends on the input and is no choice of whole rows, or it is random.",
         )
-    clips = "clip" in str(eqn.params.get("mode", "")).lower()
-    offsets = eqn.params["dimension_numbers"].offset_dims
-    rows = chosen.shape[:-1]
-    numbers = st.reshape(r.b, chosen, rows)
-    assert isinstance(numbers, Array)
+    axis, numbers, offsets = found
+    clips = eqn.primitive.name == "dynamic_slice" or "clip" in str(eqn.params["mode"]).lower()
+    rows = numbers.shape
     if isinstance(a, Parameter):
         one_hot = _one_hot(r, numbers, a.shape[axis], clips=clips)
         dims = Dims((axis,), (len(rows),), (), ())
-        found = with_parameter(r.b, r.leaves, a, one_hot, dims, parameter_first=False)
+        result = with_parameter(r.b, r.leaves, a, one_hot, dims, parameter_first=False)
     else:
-        found = _rows(r, r.array(a), axis, numbers, clips=clips)
-    # (rows, other axes) -> the order of the program.
+        result = _rows(r, r.array(a), axis, numbers, clips=clips)
+    # (rows, other axes) -> the order of the program, the axis itself of size one if it is left.
     rank = len(eqn.outvars[0].aval.shape)
-    batch = [k for k in range(rank) if k not in offsets]
+    eqn_offsets = offsets
+    if len(offsets) == len(a.shape):
+        offsets = tuple(x for k, x in enumerate(offsets) if k != axis)
+    batch = [k for k in range(rank) if k not in eqn_offsets]
     order = [*batch, *offsets]
-    return st.transpose(r.b, found, tuple(order.index(k) for k in range(rank)))
+    back = st.transpose(r.b, result, tuple(order.index(k) for k in sorted(order)))
+    return st.reshape(r.b, back, tuple(eqn.outvars[0].aval.shape))
 
 
-def _rows_axis(eqn: JaxprEqn) -> int | None:
-    """The axis whose entries, with all that the other axes hold, a gather chooses."""
-    if eqn.primitive.name != "gather":
+def _which_rows(
+    r: Reader, eqn: JaxprEqn, starts: list[Operand]
+) -> tuple[int, Array, tuple[int, ...]] | None:
+    """The axis whose entries are chosen, the numbers that choose, and where the other axes go."""
+    shape, sizes = eqn.invars[0].aval.shape, eqn.params["slice_sizes"]
+    cut = [k for k, (size, full) in enumerate(zip(sizes, shape)) if size != full]
+    if len(cut) > 1:
         return None
-    d, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
-    batched = getattr(d, "operand_batching_dims", ())
-    if len(d.start_index_map) != 1 or batched or d.collapsed_slice_dims != d.start_index_map:
+    if eqn.primitive.name == "dynamic_slice":
+        axis = cut[0] if cut else 0
+        numbers, offsets = starts[axis], tuple(range(len(shape)))
+    else:
+        d = eqn.params["dimension_numbers"]
+        if getattr(d, "operand_batching_dims", ()):
+            return None
+        # Where the slice is the whole axis, clipping leaves its start no choice.
+        free = [k for k in d.start_index_map if sizes[k] != shape[k]] or [d.start_index_map[0]]
+        axis = free[0]
+        several = len(d.start_index_map) > 1
+        if len(free) > 1 or (several and "clip" not in str(eqn.params["mode"]).lower()):
+            return None
+        if d.collapsed_slice_dims not in ((), (axis,)):
+            return None
+        (chosen,), offsets = starts, d.offset_dims
+        last = len(chosen.shape) - 1
+        chosen = st.take(r.b, chosen, last, np.array([d.start_index_map.index(axis)]))
+        numbers = st.reshape(r.b, chosen, chosen.shape[:-1])
+    known = isinstance(numbers, Array) and numbers.known
+    if not known or sizes[axis] != 1 or cut not in ([], [axis]):
         return None
-    (axis,) = d.start_index_map
-    shape = eqn.invars[0].aval.shape
-    whole = all(size == full for k, (size, full) in enumerate(zip(sizes, shape)) if k != axis)
-    return axis if whole and sizes[axis] == 1 else None
+    assert isinstance(numbers, Array)
+    return axis, numbers, offsets
 
 
 def _one_hot(r: Reader, numbers: Array, size: int, *, clips: bool) -> Array:

@@ -129,6 +129,9 @@ def _mul(b: Builder, arrays: list[Array], dtype: Any) -> Array:  # noqa: ARG001
 
 
 def _product(b: Builder, together: Aligned, left: Part, right: Part) -> Array:
+    joint = _several_positions(b, "mul", lambda x, y: x * y, together)
+    if joint is not None:
+        return Array(joint, together.axes)
     for one, other in ((left, right), (right, left)):
         if _has_tangent(one.node):
             return Array(_distribute(b, together, one, other), together.axes)
@@ -197,11 +200,32 @@ def apply_parts(b: Builder, name: str, function: Elementwise, together: Aligned)
     """The node of a scalar function, or the error that says why there is none."""
     found = read_together(b, together.parts)
     if found is None:
-        raise not_gaussian(b, name)
+        joint = _several_positions(b, name, function, together)
+        if joint is None:
+            raise not_gaussian(b, name)
+        return joint
     expressions, common = found
     assert common.root is not None
     expression = s.Operation(name, function, tuple(expressions))
     return b.apply(together.shape, together.channels, expression, common.root, common.values)
+
+
+def _several_positions(
+    b: Builder, name: str, function: Elementwise, together: Aligned
+) -> n.Field | None:
+    """An elementwise function of functions of several positions; None where there are none."""
+    fields = [p.node for p in together.parts if isinstance(p.node, n.Field)]
+    several = any(x.several for x in fields)
+    if not several or not all(n.of_overlaps(x) for x in fields):
+        return None
+    dims, shape = [p.dims for p in together.parts], together.shape
+
+    def call(*blocks: Any) -> Any:
+        placed = [in_axes(jnp.asarray(x), d, len(shape)) for x, d in zip(blocks, dims)]
+        return jnp.broadcast_to(function(*jnp.broadcast_arrays(*placed)), shape)
+
+    operands = tuple(p.node for p in together.parts)
+    return b.together(call, operands, shape, together.channels, name)
 
 
 def not_gaussian(b: Builder, name: str) -> NotGaussianError:

@@ -25,6 +25,7 @@ from widelimit.trace.arrays import (
     is_constant,
     known_array,
     materialise,
+    squeezed,
 )
 from widelimit.trace.averages import follow, refuse
 from widelimit.trace.leaves import Leaf, Leaves, as_array
@@ -137,7 +138,8 @@ class Reader:
         if found is None:
             raise self.unsupported(name)
         try:
-            return found(self, eqn, operands)
+            results = found(self, eqn, operands)
+            return [squeezed(self.b, x) if isinstance(x, Array) else x for x in results]
         except NotImplementedError as missing:
             raise self.unsupported(name, str(missing)) from missing
 

@@ -88,6 +88,11 @@ def _over_width(b: Builder, a: Array, axes: tuple[int, ...]) -> Array:
     size = max(b.sizes.of(a.node).kept, -SMALLEST) + math.log(positions)
     vanishing = n.zero_mean(a.node)
     record = Average(width, 1.0, nonnegative(a.node), vanishing, size)
+    if vanishing:
+        # Of a sum that may stay random, small constants inside count as those outside do.
+        inside = max(min(b.sizes.factor(a.node), 0.0), -SMALLEST)
+        exponent = 1.0 + inside / math.log(max(width, 2))
+        record = replace(record, exponent=exponent, size=size - inside)
     if vanishing and all(isinstance(x, Channel) for x in gone):
         record = replace(record, overlap=_overlap(b, a, axes))
     return replace(total, average=record)

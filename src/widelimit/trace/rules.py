@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -13,12 +14,15 @@ import widelimit.trace.control
 import widelimit.trace.convolve
 import widelimit.trace.indexing  # noqa: F401  (registers their rules)
 from widelimit.errors import BatchStatisticsError, OrderStatisticError, RandomnessError
+from widelimit.graph import nodes as n
 from widelimit.trace import structure as st
+from widelimit.trace.along import as_position
 from widelimit.trace.arrays import (
     Array,
     Concatenation,
     Operand,
     Parameter,
+    Position,
     Repeat,
     is_constant,
 )
@@ -278,6 +282,8 @@ def order_statistic(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[O
         if all(isinstance(x, Repeat) for k in axes for x in a.axes[k]):
             left = tuple(ax for k, ax in enumerate(a.axes) if k not in axes)
             return [Array(a.node, left, a.average)]
+        if n.of_overlaps(a.node):
+            return [_extreme_position(r, a, axes, name)]
     raise OrderStatisticError(
         f"`{name}` over random values",
         why="the maximum (or order) of correlated Gaussian values has no closed-form moments; "
@@ -285,6 +291,21 @@ def order_statistic(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[O
         remedy="use average pooling; for a softmax read-out, return the logits.",
         where=r.b.where,
     )
+
+
+def _extreme_position(r: Reader, a: Array, axes: tuple[int, ...], name: str) -> Array:
+    """The largest or smallest of several positions of a sum over width that stays random."""
+    for axis in axes:
+        a = as_position(r, a, axis, name)
+    gone = tuple(x.axis for k in axes for x in a.axes[k] if isinstance(x, Position))
+    function = jnp.max if name == "reduce_max" else jnp.min
+    shape = tuple(s for k, s in enumerate(a.node.shape) if k not in gone)
+    field = r.b.together(lambda t: function(t, gone), (a.node,), shape, a.field.channels, name)
+    left = [k for k in range(len(a.node.shape)) if k not in gone]
+    seen = lambda x: replace(x, axis=left.index(x.axis)) if isinstance(x, Position) else x
+    return Array(field, tuple(
+        tuple(seen(x) for x in ax) for k, ax in enumerate(a.axes) if k not in axes
+    ))
 
 
 @rule(

@@ -10,6 +10,7 @@ import numpy as np
 from widelimit.errors import SharedAcrossWidthError, WideLimitError
 from widelimit.graph import nodes as n
 from widelimit.graph.build import Builder
+from widelimit.graph.windows import Window
 from widelimit.trace.arrays import (
     Array,
     Atom,
