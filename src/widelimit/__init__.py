@@ -27,6 +27,8 @@ from widelimit.kernel import kernel as kernel
 from widelimit.models import describe as describe
 from widelimit.priors import Prior as Prior
 from widelimit.priors import prior_of as prior_of
+from widelimit.tangent import empirical_nngp as empirical_nngp
+from widelimit.tangent import empirical_ntk as empirical_ntk
 
 __version__ = "0.1.0"
 
