@@ -86,7 +86,8 @@ def parts(model: Any, params: Any = None) -> Parts:
         return call(rebuild(full), x)
 
     names = leaves(holder).names
-    values = tuple(jnp.asarray(flat[k]) for k in where)
+    array = lambda v: v if isinstance(v, jax.Array) else jnp.asarray(v)
+    values = tuple(array(flat[k]) for k in where)
     if len(names) != len(values):
         msg = f"{len(values)} parameters have {len(names)} names"
         raise RuntimeError(msg)

@@ -16,7 +16,8 @@ from widelimit.errors import UnsupportedPrimitiveError
 from widelimit.tangent._axes import Axes
 from widelimit.tangent._order import multiplied, plan
 from widelimit.tangent._problem import Problem, output_axes, problem
-from widelimit.tangent._program import KEPT, METHODS, Memory, Program
+from widelimit.tangent._memory import Memory
+from widelimit.tangent._program import KEPT, METHODS, Program
 
 PROGRAMS = Memory(KEPT)
 CHOICES = Memory(16 * KEPT)
@@ -128,9 +129,10 @@ def _kernel(
     apart: bool,
 ) -> Any:
     shape = lambda x: None if x is None else tuple(
-        (a.shape[1:], str(a.dtype)) for a in jax.tree.leaves(x)
+        (a.shape[1:], a.dtype) for a in jax.tree.leaves(x)
     )
-    key = None if p.key is None else (p.key, number, axes, memory, apart, shape(x1))
+    known = p.key
+    key = None if known is None else (known, number, axes, memory, apart, shape(x1))
     bare = replace(p, parts=replace(p.parts, values=tuple(
         jax.ShapeDtypeStruct(v.shape, v.dtype) for v in p.parts.values
     ), constants=()), weights=())
@@ -248,14 +250,18 @@ def batches(x1: PyTree, x2: PyTree | None) -> tuple[PyTree, PyTree | None, PyTre
         If there is no batch axis, the leaves disagree on it, the two batches hold examples of
         different shapes, or an input is not finite.
     """
-    x1 = jax.tree.map(jnp.asarray, x1)
+    x1 = jax.tree.map(_array, x1)
     first = _example(x1, "x1")
     if x2 is not None:
-        x2 = jax.tree.map(jnp.asarray, x2)
+        x2 = jax.tree.map(_array, x2)
         if _described(_example(x2, "x2")) != _described(first):
             msg = f"x1 holds examples of {first} and x2 of {_example(x2, 'x2')}; they must be alike"
             raise ValueError(msg)
     return x1, x2, first
+
+
+def _array(a: Any) -> Any:
+    return a if isinstance(a, jax.Array) else jnp.asarray(a)
 
 
 def _described(example: Any) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 
 from widelimit.models import Parts, assign, parts
 from widelimit.tangent._axes import Axes
+from widelimit.tangent._memory import Memory
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Problem:
         """What programs depend on, beside shapes; None if it cannot be compared."""
         if self.parts.key is None:
             return None
-        shapes = lambda arrays: tuple((a.shape, str(a.dtype)) for a in arrays)
+        shapes = lambda arrays: tuple((a.shape, a.dtype) for a in arrays)
         every = (self.parts.values, self.parts.constants, self.weights)
         return (self.parts.key, self.chosen, *map(shapes, every))
 
@@ -112,13 +113,24 @@ def problem(f: Any, params: Any, example: Any, trainable: Any = None, weights: A
     scale = tuple(
         _checked_weight(read.names[k], found[k], structs[k]) for k in chosen
     )
-    out = jax.eval_shape(lambda v, c, x: read.apply(v, c, x), read.values, read.constants, example)
-    leaves, structure = jax.tree.flatten(out)
+    leaves, structure = _outputs(read, structs, example)
     for leaf in leaves:
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             msg = f"an output of type {leaf.dtype} has no tangent kernel; return real numbers"
             raise ValueError(msg)
     return Problem(read, chosen, scale, tuple(leaves), structure)
+
+
+OUTPUTS = Memory(1024)
+
+
+def _outputs(read: Parts, structs: Any, example: Any) -> tuple[list[Any], Any]:
+    """Shapes of the output leaves and their pytree, found once for equal networks."""
+    shapes, tree = jax.tree.flatten((structs, read.constants, example))
+    key = read.key and (read.key, tree, tuple((s.shape, s.dtype) for s in shapes))
+    return OUTPUTS.get(key, lambda: jax.tree.flatten(
+        jax.eval_shape(lambda v, c, x: read.apply(v, c, x), structs, read.constants, example)
+    ))
 
 
 def output_axes(p: Problem, trace: Any, diagonal: Any) -> tuple[Axes, ...]:
@@ -149,12 +161,14 @@ def _as_weight(value: Any) -> Any:
 
 
 def _checked_weight(name: str, weight: Any, struct: jax.ShapeDtypeStruct) -> Any:
-    weight = jnp.asarray(1.0 if weight is None else weight, struct.dtype)
+    traced = isinstance(weight, jax.core.Tracer)
+    weight = weight if traced else np.asarray(1.0 if weight is None else weight)
+    weight = weight.astype(struct.dtype)
     if weight.shape not in ((), struct.shape):
         msg = f"weights: {name} has shape {struct.shape}, its weight {weight.shape}; give a " \
             "number or an array of the parameter's shape"
         raise ValueError(msg)
-    if not isinstance(weight, jax.core.Tracer) and not bool(jnp.all(weight >= 0)):
+    if not traced and not np.all(weight >= 0):
         msg = f"weights: that of {name} is negative or not a number"
         raise ValueError(msg)
     return weight

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from collections.abc import Hashable
 from typing import Any
 
 import jax
@@ -39,6 +37,7 @@ class Program:
         else:
             self.features = Products(function, axes, self.dtype, dense=method == "jacobian")
         self._compiled: dict[Any, Any] = {}
+        self._sizes: dict[tuple[int, int], int] = {}
 
     # ----------------------------------------------------------------- as functions
 
@@ -83,7 +82,7 @@ class Program:
     def compiled(self, name: str, function: Any, *arguments: Any) -> Any:
         """A program for these shapes."""
         leaves, tree = jax.tree.flatten(arguments)
-        key = (name, tree, tuple((a.shape, str(a.dtype)) for a in leaves))
+        key = (name, tree, tuple((a.shape, a.dtype) for a in leaves))
         if key not in self._compiled:
             self._compiled[key] = jax.jit(function).lower(*arguments).compile()
         return self._compiled[key]
@@ -99,15 +98,24 @@ class Program:
         n1, n2 = length(x1), length(x1 if x2 is None else x2)
         most = max(n1, n2)
         if size is None:
-            size = min(most, self._guess(arrays, x1))
-            if size >= most:
-                program = self.compiled("whole", self.whole, arrays, x1, x2)
-                if _temporary(program) <= self.memory or most == 1:
-                    self._refuse_beyond(_temporary(program))
-                    return program(arrays, x1, x2)
-                size = max(1, most // 2)
-            size = self._fitting(arrays, x1, size)
+            if (n1, n2) not in self._sizes:
+                self._sizes[n1, n2] = self._choose(arrays, x1, x2, most)
+            size = self._sizes[n1, n2]
+        if size >= most:
+            return self.compiled("whole", self.whole, arrays, x1, x2)(arrays, x1, x2)
         return self._tiled(arrays, x1, x2, -(-most // -(-most // size)))
+
+    def _choose(self, arrays: Arrays, x1: Any, x2: Any, most: int) -> int:
+        """The size of tiles."""
+        size = min(most, self._guess(arrays, x1))
+        if size >= most:
+            program = self.compiled("whole", self.whole, arrays, x1, x2)
+            if _temporary(program) <= self.memory:
+                return most
+            if most == 1:
+                self._refuse_beyond(_temporary(program))
+            size = max(1, most // 2)
+        return self._fitting(arrays, x1, size)
 
     def _refuse_beyond(self, need: float) -> None:
         if need > self.memory:
@@ -206,25 +214,3 @@ def _temporary(program: Any) -> float:
 def _outputs(program: Any) -> float:
     found = program.memory_analysis()
     return float(getattr(found, "output_size_in_bytes", 0) or 0)
-
-
-# --------------------------------------------------------------------------- remembered
-
-
-class Memory:
-    """The programs and choices used last."""
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.found: OrderedDict[Hashable, Any] = OrderedDict()
-
-    def get(self, key: Hashable | None, make: Any) -> Any:
-        """What was made for this key, or is made now."""
-        if key is None:
-            return make()
-        if key not in self.found:
-            self.found[key] = make()
-            if len(self.found) > self.most:
-                self.found.popitem(last=False)
-        self.found.move_to_end(key)
-        return self.found[key]

@@ -292,15 +292,13 @@ def _cut(
 @rule("add", "add_any")
 def add(e: Equation, k: int, term: Term) -> Term | None:
     """A sum of two."""
-    return term if _operand(e, k) == e.shape else None
+    return _narrowed(e, k, term)
 
 
 @rule("sub")
 def subtract(e: Equation, k: int, term: Term) -> Term | None:
     """A difference."""
-    if _operand(e, k) != e.shape:
-        return None
-    return term if k == 0 else scaled(term, -1.0, late=False)
+    return _narrowed(e, k, term if k == 0 else scaled(term, -1.0, late=False))
 
 
 @rule("neg")
@@ -314,25 +312,36 @@ def negate(e: Equation, k: int, term: Term) -> Term | None:
 def multiply(e: Equation, k: int, term: Term) -> Term | None:
     """A product with another value."""
     other = e.inputs[1 - k]
-    return None if _operand(e, k) != e.shape else _times(e, term, other.array, other.late)
+    return _narrowed(e, k, _times(e, term, other.array, other.late))
 
 
 @rule("div")
 def divide(e: Equation, k: int, term: Term) -> Term | None:
     """A quotient, for its numerator."""
-    if k != 0 or _operand(e, k) != e.shape:
+    if k != 0:
         return None
     other = e.inputs[1]
-    return _times(e, term, 1 / other.array, other.late)
+    return _narrowed(e, k, _times(e, term, 1 / other.array, other.late))
 
 
 def _times(e: Equation, term: Term, array: Any, late: bool) -> Term:
-    """A cotangent times an array of the operand's shape, or a number."""
-    if array.shape != e.shape:
-        return scaled(term, array, late=late)
+    """A cotangent times an array that broadcasts to its shape, or a number."""
+    if array.size == 1:
+        return scaled(term, array.reshape(()), late=late)
     term, groups = axes(term, e.shape, e.seeds)
-    labels = [a for g in groups for a in g]
+    labels = [a for size, g in zip(array.shape, groups) if size != 1 for a in g]
     return term.with_factor(array.reshape([term.sizes[a] for a in labels]), labels, late)
+
+
+def _narrowed(e: Equation, k: int, term: Term) -> Term:
+    """The cotangent of an operand that was repeated to the shape of the result."""
+    shape = _operand(e, k)
+    if shape == e.shape:
+        return term
+    term, groups = axes(term, e.shape, e.seeds)
+    size = (1,) * len(e.shape) if not shape else shape
+    kept = [a for here, full, g in zip(size, e.shape, groups) if here == full for a in g]
+    return _summed_out(term, [a for g in groups for a in g if a not in kept], kept, e)
 
 
 @rule("select_n")
@@ -342,7 +351,8 @@ def select(e: Equation, k: int, term: Term) -> Term | None:
         return None
     which = e.inputs[0]
     chosen = which.array == (bool(k - 1) if which.array.dtype == bool else k - 1)
-    return _times(e, term, chosen.astype(e.inputs[k].array.dtype), which.late)
+    chosen = chosen.astype(e.inputs[k].array.dtype)
+    return _narrowed(e, k, _times(e, term, chosen, which.late))
 
 
 @rule(

@@ -206,7 +206,11 @@ def _back(e: Equation, terms: list[Terms]) -> list[Terms]:
 
 def _applied(apply: Rule | None, e: Equation, k: int, term: Term) -> Term | None:
     """The cotangent of an operand by a rule, where it is worth having in that form."""
-    if apply is None:
+    complex_ = any(
+        jnp.issubdtype(v.aval.dtype, jnp.complexfloating) for v in (*e.eqn.invars, *e.eqn.outvars)
+    )
+    if apply is None or complex_:
+        # The parts of a complex product are no products of parts.
         return None
     found = apply(e, k, term)
     if found is None:
