@@ -36,7 +36,7 @@ class Worker:
     """A library at work in a process of its own."""
 
     def __init__(self, python, **spec):
-        self.log = tempfile.TemporaryFile(mode="w+")
+        self.log = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115  (closed with the process)
         self.process = subprocess.Popen(
             [python, str(HERE / "worker.py"), json.dumps(spec)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True,
@@ -69,7 +69,7 @@ class Worker:
         return json.loads(answer)
 
 
-def contenders(name, workload, peer):
+def contenders(peer):
     for method in METHODS:
         yield "ours", method, sys.executable
     yield "ours", "auto", sys.executable
@@ -85,7 +85,7 @@ def measure(name, workload, peer, repeats, patience, folder, methods):
     jacobians = 2 * 4.0 * workload.n * workload.outputs * workload.parameters
     with ExitStack() as stack:
         workers = {}
-        for library, method, python in contenders(name, workload, peer):
+        for library, method, python in contenders(peer):
             key = f"{library} {method}"
             if methods and key not in methods:
                 continue
@@ -139,14 +139,15 @@ def cell(row, key):
 HEADER = """# Tangent kernels of finite networks against neural-tangents 0.6.5
 
 T(x1, x2) with all pairs of outputs, float32, on {machine} with {cores} cores **that were shared
-with other work** (load average {load}): medians of up to {repeats} alternating calls, each library and
-method in a process of its own. *Best of three* is the fastest of structured derivatives, Jacobian
-contraction and vector products. *Recipe* is `jax.jacrev` under `jax.vmap`, contracted leaf by
-leaf. *Memory* is the peak resident memory during one call above that before it, after compilation.
+with other work** (load average {load}): medians of up to {repeats} alternating calls, each library
+and method in a process of its own. *Best of three* is the fastest of structured derivatives,
+Jacobian contraction and vector products. *Recipe* is `jax.jacrev` under `jax.vmap`, contracted leaf
+by leaf. *Memory* is the peak resident memory during one call above that before it, after compilation.
 Ratios are the other's time, or memory, over that of our `auto`; above 1 ours is better.
 
-| network | n | parameters | ours: auto, ms | auto / best of our three | reference: best of three, ms \
-| ratio | recipe, ms | ratio | memory, MB (auto / reference / recipe) |
+| network | n | parameters | ours: auto, ms | auto / best of our three \
+| reference: best of three, ms | ratio | recipe, ms | ratio \
+| memory, MB (auto / reference / recipe) |
 |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|
 """
 
@@ -164,7 +165,7 @@ def table(results, repeats):
         auto = s.get("ours auto")
         own, theirs = best(r, "ours"), best(r, "peer")
         recipe = s.get("recipe jacobian")
-        memory = lambda k: f"{m[k]:.0f}" if k in m else "—"
+        memory = lambda k, m=m: f"{m[k]:.0f}" if k in m else "—"
         lines.append(
             f"| {r['workload']} | {r['n']} | {r['parameters']:,} "
             f"| {'—' if auto is None else f'{1e3 * auto:.1f}'} "
@@ -174,7 +175,8 @@ def table(results, repeats):
             f"| {memory('ours auto')} / {memory(theirs)} / {memory('recipe jacobian')} "
             f"{'' if r['agrees'] else '**disagrees**'}|\n"
         )
-    lines.append("\n## Every method\n\nMilliseconds; the compiler's operation count in brackets.\n\n")
+    lines.append("\n## Every method\n\nMilliseconds; the compiler's operation count in brackets.\n")
+    lines.append("\n")
     keys = [f"{who} {m}" for who in ("ours", "peer") for m in METHODS]
     lines.append("| network | " + " | ".join(keys) + " |\n|---" + "|--:" * len(keys) + "|\n")
     for r in results:

@@ -27,8 +27,14 @@ from widelimit.kernel import kernel as kernel
 from widelimit.models import describe as describe
 from widelimit.priors import Prior as Prior
 from widelimit.priors import prior_of as prior_of
+from widelimit.tangent import closed_path as closed_path
 from widelimit.tangent import empirical_nngp as empirical_nngp
 from widelimit.tangent import empirical_ntk as empirical_ntk
+from widelimit.tangent import jacobian_norm as jacobian_norm
+from widelimit.tangent import linearize as linearize
+from widelimit.tangent import ntk_operator as ntk_operator
+from widelimit.tangent import spectrum as spectrum
+from widelimit.tangent import taylor as taylor
 
 __version__ = "0.1.0"
 

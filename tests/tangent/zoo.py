@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Functions of parameters and one example, and a batch of inputs: a row is a test of every method.
 
 Together they hold every primitive that has a rule, weights used in several ways, and control flow.
@@ -263,8 +264,16 @@ add("recurrent_reverse", lambda p, x: recurrent(p, x, reverse=True), RNN, (5, 2)
 add("recurrent_one_step", recurrent, RNN, (2, 2))
 add("recurrent_no_steps", lambda p, x: p[1] @ lax.scan(
     lambda h, r: (p[0] @ h, None), x[0], x[:0])[0], [(2, 2), (3, 2)], (5, 2))
-add("recurrent_python_loop", lambda p, x: p[2] @ [h := jnp.tanh(p[0] @ (h if t else x[0]) + p[1] @ x[t])
-    for t in range(4)][-1] if (h := None) is None else None, [(3, 3), (3, 3), (2, 3)], (4, 3))
+
+
+def unrolled(p, x):
+    h = jnp.zeros(3)
+    for row in x:
+        h = jnp.tanh(p[0] @ h + p[1] @ row)
+    return p[2] @ h
+
+
+add("recurrent_python_loop", unrolled, [(3, 3), (3, 3), (2, 3)], (4, 3))
 add("layers_in_scan", lambda p, x: lax.scan(
     lambda h, w: (jnp.tanh(w[0] @ h + w[1]), None), x, (p[0], p[1]))[0], [(5, 4, 4), (5, 4)])
 add("layers_in_scan_reverse_shared", lambda p, x: lax.scan(

@@ -71,7 +71,7 @@ class Network:
         array = jnp.expand_dims(array, [k for k, a in enumerate(distinct) if a not in have])
         if self.scale != 1:
             array = array * self.scale
-        return _spread(array, distinct, self.result, self.sizes)
+        return _spread(array, self.result, self.sizes)
 
 
 @dataclass(frozen=True)
@@ -195,9 +195,7 @@ def _laid_out(array: Any, labels: Sequence[Label], target: Sequence[Label]) -> A
     return jnp.expand_dims(array, [k for k, a in enumerate(target) if a not in labels])
 
 
-def _spread(
-    array: Any, distinct: list[Label], result: Sequence[Label], sizes: dict[Label, int]
-) -> Any:
+def _spread(array: Any, result: Sequence[Label], sizes: dict[Label, int]) -> Any:
     """One axis for each label to one axis for each entry of ``result``: a diagonal."""
     shape = [sizes[a] for a in result]
     seen: dict[Label, int] = {}

@@ -135,7 +135,7 @@ def _settled_state(
         flags: dict[Any, tuple[bool, bool]] = {}
         for var, v in zip(jaxpr.invars, [*fixed, *state, *rows]):
             flags[var] = (v.active, v.late)
-        look = lambda atom: (
+        look = lambda atom, flags=flags: (
             (False, False) if isinstance(atom, Literal) else flags.get(atom, (False, False))
         )
         for eqn in jaxpr.eqns:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Literal, jaxpr_as_fun
 
-import widelimit.tangent._control  # noqa: F401  (its rules)
+import widelimit.tangent._control
 import widelimit.tangent._rules  # noqa: F401  (its rules)
 from widelimit.tangent._axes import Axes
 from widelimit.tangent._contract import Side, inner_product

@@ -9,14 +9,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from widelimit.errors import UnsupportedPrimitiveError
 from widelimit.tangent._axes import Axes
+from widelimit.tangent._batches import batches, length
+from widelimit.tangent._memory import Memory
 from widelimit.tangent._order import multiplied, plan
 from widelimit.tangent._problem import Problem, output_axes, problem
-from widelimit.tangent._memory import Memory
 from widelimit.tangent._program import KEPT, METHODS, Program
 
 PROGRAMS = Memory(KEPT)
@@ -105,7 +105,7 @@ def empirical_ntk(
     p = problem(f, params, example, trainable, weights)
     found = []
     for number, axes in enumerate(output_axes(p, trace_axes, diagonal_axes)):
-        if 0 in (_length(x1), _length(x1 if x2 is None else x2), *axes.shape):
+        if 0 in (length(x1), length(x1 if x2 is None else x2), *axes.shape):
             found.append(_empty(p, number, axes, x1, x2, apart=by_parameter))
             continue
         found.append(_kernel(p, number, axes, x1, x2, method, memory, trial, by_parameter))
@@ -144,7 +144,7 @@ def _kernel(
     arrays = p.arrays
     traced = any(isinstance(a, jax.core.Tracer) for a in jax.tree.leaves((arrays, x1, x2)))
     if method == "auto":
-        counts = (_length(x1), None if x2 is None else _length(x2), trial and not traced)
+        counts = (length(x1), None if x2 is None else length(x2), trial and not traced)
         own = None if key is None else (*key, counts)
         choose = lambda: _chosen(program, arrays, x1, x2, trial=trial and not traced)
         method = CHOICES.get(own, choose)
@@ -182,11 +182,11 @@ def _chosen(program: Any, arrays: Any, x1: Any, x2: Any, *, trial: bool) -> str:
 def _comparable(program: Any, arrays: Any, x: Any) -> int:
     """Examples on which methods are compared: at most what the method that keeps least tiles by."""
     del program, arrays
-    return min(_length(x), 64)
+    return min(length(x), 64)
 
 
 def _empty(p: Problem, number: int, axes: Axes, x1: Any, x2: Any, *, apart: bool) -> Any:
-    n1, n2 = _length(x1), _length(x1 if x2 is None else x2)
+    n1, n2 = length(x1), length(x1 if x2 is None else x2)
     zero = jnp.zeros((n1, n2, *axes.result), p.outputs[number].dtype)
     return [zero for _ in p.chosen] if apart else zero
 
@@ -216,9 +216,9 @@ def empirical_nngp(
     x1, x2, example = batches(x1, x2)
     p = problem(f, params, example)
     found = []
+    arrays = p.arrays
     for number, axes in enumerate(output_axes(p, trace_axes, diagonal_axes)):
         f_of = p.function(number)
-        arrays = p.arrays
         batch = lambda x, f_of=f_of: jax.vmap(lambda e: f_of(arrays.theta, arrays, e))(x)
         left = batch(x1)
         right = left if x2 is None else batch(x2)
@@ -239,55 +239,3 @@ def _outer(left: Any, right: Any, axes: Axes) -> Any:
         tuple(map(frozenset, labels)), frozenset(result), tuple(sorted(sizes.items())), math.inf
     )
     return multiplied([left, right], labels, result, order) * axes.scale
-
-
-def batches(x1: PyTree, x2: PyTree | None) -> tuple[PyTree, PyTree | None, PyTree]:
-    """Inputs as arrays, and the shape of one example; batches may be empty.
-
-    Raises
-    ------
-    ValueError
-        If there is no batch axis, the leaves disagree on it, the two batches hold examples of
-        different shapes, or an input is not finite.
-    """
-    x1 = jax.tree.map(_array, x1)
-    first = _example(x1, "x1")
-    if x2 is not None:
-        x2 = jax.tree.map(_array, x2)
-        if _described(_example(x2, "x2")) != _described(first):
-            msg = f"x1 holds examples of {first} and x2 of {_example(x2, 'x2')}; they must be alike"
-            raise ValueError(msg)
-    return x1, x2, first
-
-
-def _array(a: Any) -> Any:
-    return a if isinstance(a, jax.Array) else jnp.asarray(a)
-
-
-def _described(example: Any) -> Any:
-    leaves, tree = jax.tree.flatten(example)
-    return tree, [(s.shape, s.dtype) for s in leaves]
-
-
-def _example(x: PyTree, name: str) -> PyTree:
-    leaves = jax.tree.leaves(x)
-    if not leaves:
-        msg = f"{name} holds no arrays"
-        raise ValueError(msg)
-    if any(leaf.ndim == 0 for leaf in leaves):
-        msg = f"{name} needs a batch axis: shape (n, *shape_of_one_example)"
-        raise ValueError(msg)
-    sizes = {leaf.shape[0] for leaf in leaves}
-    if len(sizes) > 1:
-        msg = f"the leaves of {name} disagree on the number of examples: {sorted(sizes)}"
-        raise ValueError(msg)
-    for leaf in leaves:
-        known = not isinstance(leaf, jax.core.Tracer) and jnp.issubdtype(leaf.dtype, jnp.inexact)
-        if known and not np.all(np.isfinite(np.asarray(leaf))):
-            msg = f"{name} contains NaN or infinite values"
-            raise ValueError(msg)
-    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), x)
-
-
-def _length(x: Any) -> int:
-    return jax.tree.leaves(x)[0].shape[0]

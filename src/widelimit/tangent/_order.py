@@ -1,4 +1,4 @@
-"""In which order to multiply the arrays of a tensor network: the cheapest of all pairwise orders."""
+"""The cheapest order in which to multiply the arrays of a tensor network, two at a time."""
 
 from __future__ import annotations
 

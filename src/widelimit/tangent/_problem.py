@@ -87,7 +87,9 @@ class Arrays:
     weights: tuple[Any, ...]
 
 
-def problem(f: Any, params: Any, example: Any, trainable: Any = None, weights: Any = None) -> Problem:
+def problem(
+    f: Any, params: Any, example: Any, trainable: Any = None, weights: Any = None
+) -> Problem:
     """Read what the caller gave.
 
     Raises

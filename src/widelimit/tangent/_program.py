@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from widelimit.tangent._axes import Axes
+from widelimit.tangent._batches import length
 from widelimit.tangent._cost import Cost, cost
 from widelimit.tangent._features import Products, Vectors
 from widelimit.tangent._problem import Arrays, Problem
@@ -185,11 +186,6 @@ class Program:
                 if symmetric and not on_diagonal:
                     target[j : j + b, i : i + a] = np.transpose(p[:a, :b], swap)
         return jax.tree.map(jnp.asarray, out)
-
-
-def length(x: Any) -> int:
-    """The number of examples."""
-    return jax.tree.leaves(x)[0].shape[0]
 
 
 def _rows(x: Any, start: int, size: int) -> Any:

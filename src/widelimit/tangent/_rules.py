@@ -339,7 +339,7 @@ def _narrowed(e: Equation, k: int, term: Term) -> Term:
     if shape == e.shape:
         return term
     term, groups = axes(term, e.shape, e.seeds)
-    size = (1,) * len(e.shape) if not shape else shape
+    size = shape or (1,) * len(e.shape)
     kept = [a for here, full, g in zip(size, e.shape, groups) if here == full for a in g]
     return _summed_out(term, [a for g in groups for a in g if a not in kept], kept, e)
 
