@@ -2,8 +2,8 @@
 
     python benchmarks/finite/run.py --peer PEER/bin/python
 
-Each library and method works in a process of its own; calls alternate. Writes ``results.md`` and
-``results.json``; exits with 1 if kernels disagree.
+Each library works in a process of its own for each network; calls alternate. Writes
+``results.md`` and ``results.json``; exits with 1 if kernels disagree.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -69,56 +69,72 @@ class Worker:
         return json.loads(answer)
 
 
-def contenders(peer):
-    for method in METHODS:
-        yield "ours", method, sys.executable
-    yield "ours", "auto", sys.executable
-    for method in METHODS if peer else ():
-        yield "peer", method, peer
-    yield "recipe", "jacobian", sys.executable
+class Library:
+    """A library's methods on one network; a process that ends is started again without the rest."""
+
+    def __init__(self, name, python, workload, patience):
+        self.name, self.python, self.workload, self.patience = name, python, workload, patience
+        self.worker = None
+
+    def ask(self, do, method, **arguments):
+        if self.worker is None:
+            spec = {"library": self.name, "workload": self.workload, "gigabytes": 40.0}
+            self.worker = Worker(self.python, **spec)
+        try:
+            return self.worker.ask(do, self.patience, method=method, **arguments)
+        except Gone:
+            self.close()
+            raise
+
+    def close(self):
+        if self.worker is not None:
+            self.worker.__exit__()
+        self.worker = None
 
 
-def measure(name, workload, peer, repeats, patience, folder, methods):
+def measure(name, workload, peer, repeats, patience, folder):
     row = {"workload": name, "n": workload.n, "outputs": workload.outputs,
            "parameters": workload.parameters, "seconds": {}, "first": {}, "memory": {}, "flops": {},
-           "failed": {}, "times": {}}
+           "failed": {}, "times": {}, "error": {}}
     jacobians = 2 * 4.0 * workload.n * workload.outputs * workload.parameters
-    with ExitStack() as stack:
-        workers = {}
-        for library, method, python in contenders(peer):
-            key = f"{library} {method}"
-            if methods and key not in methods:
-                continue
-            if method == "jacobian" and jacobians > BOUND:
-                row["failed"][key] = f"its Jacobians take {jacobians / 1e9:.0f} GB"
-                continue
-            worker = stack.enter_context(Worker(
-                python, library=library, method=method, workload=name, gigabytes=40.0
-            ))
-            try:
-                row["first"][key] = worker.ask("call", patience)
-                worker.ask("call", patience)
-                workers[key] = worker
-            except Gone as error:
-                row["failed"][key] = str(error)
-                worker.process.kill()
-        times = {key: [] for key in workers}
+    libraries = {"ours": sys.executable, "recipe": sys.executable}
+    libraries |= {"peer": peer} if peer else {}
+    methods = {"ours": (*METHODS, "auto"), "recipe": ("jacobian",), "peer": METHODS}
+    running = {k: Library(k, python, name, patience) for k, python in libraries.items()}
+    try:
+        good = []
+        for library, worker in running.items():
+            for method in methods[library]:
+                key = f"{library} {method}"
+                if method == "jacobian" and jacobians > BOUND:
+                    row["failed"][key] = f"its Jacobians take {jacobians / 1e9:.0f} GB"
+                    continue
+                try:
+                    row["first"][key] = worker.ask("call", method)
+                    good.append((key, worker, method))
+                except Gone as error:
+                    row["failed"][key] = str(error)
+        for _, worker, method in good:
+            worker.ask("call", method)
+        times = {key: [] for key, _, _ in good}
         begun = time.monotonic()
         for _ in range(repeats):
-            for key, worker in workers.items():
-                times[key].append(worker.ask("call", patience))
+            for key, worker, method in good:
+                times[key].append(worker.ask("call", method))
             if time.monotonic() - begun > patience:
                 break
-        for key, worker in workers.items():
-            row["seconds"][key] = statistics.median(times[key])
+        for key, worker, method in good:
             row["times"][key] = times[key]
-            row["memory"][key] = worker.ask("memory", patience)
-            if "auto" not in key:
+            row["seconds"][key] = statistics.median(times[key])
+            row["memory"][key] = worker.ask("memory", method)
+            if method != "auto":
                 with suppress(Gone):
-                    row["flops"][key] = worker.ask("flops", patience)
-            worker.ask("save", to=str(folder / f"{key}.npy"))
+                    row["flops"][key] = worker.ask("flops", method)
+            worker.ask("save", method, to=str(folder / f"{key}.npy"))
+    finally:
+        for worker in running.values():
+            worker.close()
     truth = None
-    row["error"] = {}
     for key in sorted(row["seconds"], key=lambda k: "recipe" not in k):
         kernel = np.load(folder / f"{key}.npy", mmap_mode="r")
         truth = kernel if truth is None else truth
@@ -140,7 +156,7 @@ HEADER = """# Tangent kernels of finite networks against neural-tangents 0.6.5
 
 T(x1, x2) with all pairs of outputs, float32, on {machine} with {cores} cores **that were shared
 with other work** (load average {load}): medians of up to {repeats} alternating calls, each library
-and method in a process of its own. *Best of three* is the fastest of structured derivatives,
+in a process of its own. *Best of three* is the fastest of structured derivatives,
 Jacobian contraction and vector products. *Recipe* is `jax.jacrev` under `jax.vmap`, contracted leaf
 by leaf. *Memory* is the peak resident memory during one call above that before it, after compilation.
 Ratios are the other's time, or memory, over that of our `auto`; above 1 ours is better.
@@ -196,7 +212,6 @@ def main():
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--patience", type=float, default=60.0, help="seconds for one call")
     parser.add_argument("--only", default="", help="networks whose name contains this text")
-    parser.add_argument("--methods", nargs="*", default=[], help='such as "ours auto"')
     parser.add_argument("--output", type=Path, default=HERE / "results", help="without a suffix")
     a = parser.parse_args()
     results = []
@@ -204,7 +219,7 @@ def main():
         if a.only not in name:
             continue
         with tempfile.TemporaryDirectory() as folder:
-            row = measure(name, make(), a.peer, a.repeats, a.patience, Path(folder), a.methods)
+            row = measure(name, make(), a.peer, a.repeats, a.patience, Path(folder))
         print(name, {k: f"{1e3 * s:.1f}" for k, s in row["seconds"].items()}, row["failed"],
               "ok" if row["agrees"] else row["error"], flush=True)
         results.append(row)

@@ -1,10 +1,11 @@
-"""One process, one library, one method, one network: obeys commands on standard input.
+"""One process, one library, one network: obeys commands on standard input.
 
-``run.py`` starts it in either environment. Commands, one JSON object a line: ``call`` answers the
-seconds of one call, ``memory`` the peak in MB of one more call above what was held before it,
+``run.py`` starts it in either environment. Commands, one JSON object a line, name a method and what
+to do: ``call`` answers the seconds of one call, ``memory`` the peak in MB of one more call above what was held before it,
 ``flops`` the compiler's count, ``save`` writes the kernel.
 """
 
+import ctypes
 import json
 import os
 import resource
@@ -66,6 +67,7 @@ def status(name):
 
 def peak_of(run):
     """The peak of one call above what the process held before it."""
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")
     before = status("VmRSS")
@@ -82,12 +84,14 @@ def main():
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     workload = WORKLOADS[spec["workload"]]()
     arguments = workload.data()
-    function = {"ours": ours, "peer": peer, "recipe": recipe}[spec["library"]](
-        workload, spec["method"]
-    )
-    result = None
+    make = {"ours": ours, "peer": peer, "recipe": recipe}[spec["library"]]
+    functions, result = {}, None
     for line in sys.stdin:
         command = json.loads(line)
+        method = command["method"]
+        if method not in functions:
+            functions[method] = make(workload, method)
+        function = functions[method]
         match command["do"]:
             case "call":
                 result = None
@@ -100,7 +104,7 @@ def main():
             case "flops":
                 answer = flops(function, arguments)
             case "save":
-                result = function(*arguments) if result is None else result
+                result = function(*arguments)
                 np.save(command["to"], np.asarray(result))
                 answer = command["to"]
         print(json.dumps(answer), file=answers, flush=True)

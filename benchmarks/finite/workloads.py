@@ -121,20 +121,20 @@ def recurrent(steps=20, width=128, features=16, outputs=10, n=8):
     return Workload(f, shapes, (steps, features), n, outputs)
 
 
+DENSE = ((64, 1), (64, 10), (256, 10), (1024, 1), (1024, 10), (1024, 100), (4096, 1), (4096, 10))
+
 WORKLOADS = {
     **{
         f"dense, width {w}, {o} outputs": lambda w=w, o=o: dense(w, o, n=16 if w < 4096 else 8)
-        for w in (64, 256, 1024, 4096)
-        for o in (1, 10, 100)
+        for w, o in DENSE
     },
     "convolutional, flattened": convolutional,
     "convolutional, pooled": lambda: convolutional(pooled=True),
     "ResNet": resnet,
-    "ResNet, 100 outputs": lambda: resnet(outputs=100, n=4),
     "transformer block": transformer,
-    "transformer block, 100 outputs": lambda: transformer(outputs=100, n=4),
     "graph network": graph,
     "recurrent, 20 steps": recurrent,
-    "ResNet, 1000 outputs": lambda: resnet(outputs=1000, n=4),
+    "ResNet, 100 outputs": lambda: resnet(outputs=100, n=4),
+    "ResNet, 1000 outputs": lambda: resnet(outputs=1000, n=2),
     "dense, width 1024, 1000 outputs": lambda: dense(1024, 1000, n=4),
 }

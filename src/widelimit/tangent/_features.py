@@ -80,6 +80,20 @@ class Products:
         self.structure, self.side = structure, side
         return out
 
+    def both(self, arrays: Arrays, x1: Any, x2: Any) -> tuple[Any, Any]:
+        """The factors of two batches, in one pass, so that weights are read once."""
+        n1 = jax.tree.leaves(x1)[0].shape[0]
+        joined = self.of(arrays, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), x1, x2))
+
+        def part(rows: slice) -> list[list[list[Any]]]:
+            cut = lambda f, late: jax.tree.map(lambda a: a[rows], f) if late else f
+            return [
+                [[cut(f, late) for f, late in zip(factors, t.late)] for t, factors in zip(ts, fs)]
+                for ts, fs in zip(self.structure, joined)
+            ]
+
+        return part(slice(None, n1)), part(slice(n1, None))
+
     def kernel(
         self, weights: Sequence[Any], left: Any, right: Any, counts: tuple[int, int], limit: float
     ) -> list[Any]:
@@ -94,7 +108,8 @@ class Products:
             for s in first:
                 for t in second:
                     network = inner_product(s, t, a, b, self.axes)
-                    self.plans.append(network.order(limit))
+                    if network.arrays:
+                        self.plans.append(network.order(limit))
                     value = network.value(limit)
                     total = value if total is None else total + value
             if total is None:
@@ -147,8 +162,15 @@ class Products:
         return out
 
 
+def weighted(gradient: Sequence[Any], weights: Sequence[Any]) -> tuple[Any, ...]:
+    """A gradient times what each parameter counts; None is one."""
+    return tuple(g if w is None else g * w for g, w in zip(gradient, weights))
+
+
 def _weighted(term: Term, weight: Any) -> Term:
-    """A cotangent times what its parameter counts: a number, or one for each entry."""
+    """A cotangent times what its parameter counts: one, a number, or one for each entry."""
+    if weight is None:
+        return term
     if weight.ndim == 0:
         return scaled(term, weight, late=False) if term.factors else term.with_factor(
             weight, (), False
@@ -228,7 +250,7 @@ class Vectors:
 
             def column(index: Any) -> Any:
                 seed = jnp.zeros(count, self.dtype).at[index].set(1).reshape(axes.shape)
-                tangent = [t * w for t, w in zip(pull(seed)[0], arrays.weights)]
+                tangent = weighted(pull(seed)[0], arrays.weights)
                 out = push(tuple(tangent))
                 where = jnp.unravel_index(index, axes.shape)
                 for k in reversed(axes.tied):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from widelimit.tangent._batches import batches, length
-from widelimit.tangent._features import forward
+from widelimit.tangent._features import forward, weighted
 from widelimit.tangent._problem import Problem, problem
 
 MEMORY = 1 << 30
@@ -106,7 +106,7 @@ def _product(p: Problem, x: Any, n: int, size: int, damping: Any) -> Any:
 
         start = tuple(jnp.zeros_like(t) for t in arrays.theta)
         gradient, _ = jax.lax.scan(backwards, start, (whole, given))
-        direction = tuple(g * w for g, w in zip(gradient, arrays.weights))
+        direction = weighted(gradient, arrays.weights)
 
         def forwards(_: Any, batch: Any) -> Any:
             return None, forward(network(batch), arrays.theta)(direction)

@@ -27,7 +27,8 @@ class Problem:
     chosen
         The numbers of the parameters that count.
     weights
-        For each of those a number or an array that its part of the kernel is multiplied by.
+        For each of those a number or an array that its part of the kernel is multiplied by; None
+        is one.
     outputs
         Shape and dtype of each output leaf for one example.
     structure
@@ -71,7 +72,7 @@ class Problem:
         """What programs depend on, beside shapes; None if it cannot be compared."""
         if self.parts.key is None:
             return None
-        shapes = lambda arrays: tuple((a.shape, a.dtype) for a in arrays)
+        shapes = lambda arrays: tuple(None if a is None else (a.shape, a.dtype) for a in arrays)
         every = (self.parts.values, self.parts.constants, self.weights)
         return (self.parts.key, self.chosen, *map(shapes, every))
 
@@ -163,8 +164,10 @@ def _as_weight(value: Any) -> Any:
 
 
 def _checked_weight(name: str, weight: Any, struct: jax.ShapeDtypeStruct) -> Any:
+    if weight is None:
+        return None
     traced = isinstance(weight, jax.core.Tracer)
-    weight = weight if traced else np.asarray(1.0 if weight is None else weight)
+    weight = weight if traced else np.asarray(weight)
     weight = weight.astype(struct.dtype)
     if weight.shape not in ((), struct.shape):
         msg = f"weights: {name} has shape {struct.shape}, its weight {weight.shape}; give a " \

@@ -44,8 +44,11 @@ class Program:
 
     def whole(self, arrays: Arrays, x1: Any, x2: Any) -> Any:
         """All pairs of two batches; x2=None is x1."""
-        first = self.features.of(arrays, x1)
-        second = first if x2 is None else self.features.of(arrays, x2)
+        if x2 is None or isinstance(self.features, Vectors):
+            first = self.features.of(arrays, x1)
+            second = first if x2 is None else self.features.of(arrays, x2)
+        else:
+            first, second = self.features.both(arrays, x1, x2)
         return self.combined(arrays, first, second, (length(x1), length(x1 if x2 is None else x2)))
 
     def combined(self, arrays: Arrays, first: Any, second: Any, counts: tuple[int, int]) -> Any:
@@ -62,7 +65,8 @@ class Program:
         out = []
         for k in range(self.count):
             weights = tuple(
-                w if j == k else jnp.zeros_like(w) for j, w in enumerate(arrays.weights)
+                w if j == k else jnp.zeros((), arrays.theta[j].dtype)
+                for j, w in enumerate(arrays.weights)
             )
             alone = Arrays(arrays.theta, arrays.rest, arrays.constants, weights)
             out.append(self.features.kernel(alone, first, second))
