@@ -44,7 +44,8 @@ def main():
     k = np.asarray(wl.empirical_ntk(amplitude, p, x))
     damping = a.damping * float(np.trace(k)) / a.samples
     dense = np.linalg.solve(k + damping * np.eye(a.samples), np.asarray(g, np.float64))
-    print(f"dense: {time.perf_counter() - begun:.2f} s with compiling, matrix {k.nbytes / 1e6:.0f} MB")
+    seconds = time.perf_counter() - begun
+    print(f"dense: {seconds:.2f} s with compiling, matrix {k.nbytes / 1e6:.0f} MB")
 
     system = wl.ntk_operator(amplitude, p, x, damping=damping, batch_size=500)
     rtol = 1e-10 if a.dtype == "float64" else 1e-4

@@ -1,11 +1,12 @@
 """One process, one library, one network: obeys commands on standard input.
 
 ``run.py`` starts it in either environment. Commands, one JSON object a line, name a method and what
-to do: ``call`` answers the seconds of one call, ``memory`` the peak in MB of one more call above what was held before it,
-``flops`` the compiler's count, ``save`` writes the kernel.
+to do: ``call`` answers the seconds of one call, ``memory`` the peak in MB of one more call above
+what was held before it, ``flops`` the compiler's count, ``save`` writes the kernel.
 """
 
 import ctypes
+import functools
 import json
 import os
 import resource
@@ -100,7 +101,7 @@ def main():
                 answer = time.perf_counter() - start
             case "memory":
                 result = None
-                answer = peak_of(lambda: function(*arguments))
+                answer = peak_of(functools.partial(function, *arguments))
             case "flops":
                 answer = flops(function, arguments)
             case "save":

@@ -6,6 +6,7 @@ from widelimit import duals as duals
 from widelimit import nn as nn
 from widelimit import predict as predict
 from widelimit import priors as priors
+from widelimit import tangent as tangent
 from widelimit.errors import AmbiguousScaleError as AmbiguousScaleError
 from widelimit.errors import BatchStatisticsError as BatchStatisticsError
 from widelimit.errors import ControlFlowError as ControlFlowError

@@ -27,7 +27,9 @@ def outer(rng, *sizes):
 SCALAR = Seeds.of((), jnp.float64)
 
 
-@pytest.mark.parametrize("shape", [(24,), (6, 4), (2, 3, 4), (2, 12), (3, 2, 4), (8, 3), (1, 24, 1)])
+@pytest.mark.parametrize(
+    "shape", [(24,), (6, 4), (2, 3, 4), (2, 12), (3, 2, 4), (8, 3), (1, 24, 1)]
+)
 def test_any_shape_of_the_same_entries(rng, shape):
     term, value = outer(rng, 6, 4)
     split, groups = axes(term, shape, SCALAR)

@@ -59,13 +59,13 @@ class Network:
         result = rename(used & set(self.result))
         return plan(tuple(map(rename, names)), result, sizes, limit)
 
-    def value(self, limit: float) -> Any:
-        """The inner product."""
+    def value(self, limit: float, known: dict[Any, Any]) -> Any:
+        """The inner product; ``known`` holds products that were computed before."""
         have = {a for names in self.labels for a in names}
         distinct = list(dict.fromkeys(self.result))
         present = [a for a in distinct if a in have]
         if self.arrays:
-            array = multiplied(self.arrays, self.labels, present, self.order(limit))
+            array = multiplied(self.arrays, self.labels, present, self.order(limit), known)
         else:
             array = jnp.ones(())
         array = jnp.expand_dims(array, [k for k, a in enumerate(distinct) if a not in have])
@@ -153,9 +153,10 @@ def _as_array(term: Term, side: Side) -> Term:
     late = any(side.label in names for names in term.labels)
     front = (side.label,) if late else ()
     array = dense(term, size, side.seeds, front)
-    shape = (side.count,) if late else ()
+    count = term.sizes[side.label] if late else 1
+    shape = (count,) if late else ()
     inner, seeds = fresh(), side.seeds
-    sizes = {**dict(zip(seeds.labels, seeds.sizes)), side.label: side.count, inner: size}
+    sizes = {**dict(zip(seeds.labels, seeds.sizes)), side.label: count, inner: size}
     empty = Term((), (), (inner,), sizes, ())
     array = array.reshape(*shape, *seeds.sizes, size)
     return empty.with_factor(array, (*front, *seeds.labels, inner), late)

@@ -60,9 +60,7 @@ class Products:
         example = [jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for a in leaves]
         closed = jax.make_jaxpr(lambda *a: flat(jax.tree.unflatten(tree, a)))(*example)
         late = _dependence(closed.jaxpr)
-        run = jaxpr_as_fun(closed)
-        results = jax.vmap(run, out_axes=[0 if f else None for f in late])(*leaves) if late else []
-        flags, values = iter(late), iter(results)
+        flags, values = iter(late), iter(_batched(closed, late, leaves))
         side = self.side or Side(self._seeds, fresh(), 1)
         structure, out = [], []
         for terms in found:
@@ -101,6 +99,7 @@ class Products:
         assert self.side is not None
         a, b = replace(self.side, count=counts[0]), replace(self.side.twin(), count=counts[1])
         out, self.plans = [], []
+        known: dict[Any, Any] = {}
         for k, weight in enumerate(weights):
             first = [_weighted(t, weight) for t in self._terms(k, left, counts[0])]
             second = self._terms(k, right, counts[1])
@@ -110,7 +109,7 @@ class Products:
                     network = inner_product(s, t, a, b, self.axes)
                     if network.arrays:
                         self.plans.append(network.order(limit))
-                    value = network.value(limit)
+                    value = network.value(limit, known)
                     total = value if total is None else total + value
             if total is None:
                 total = jnp.zeros((*counts, *self.axes.result), self.dtype)
@@ -208,6 +207,23 @@ def jacobian(f: Callable[[Any], Any], theta: Sequence[Any], shape: Sequence[int]
     return found
 
 
+def _batched(closed: Any, late: list[bool], leaves: Sequence[Any]) -> list[Any]:
+    """The outputs of a program for a batch; equal outputs are one array."""
+    variables = closed.jaxpr.outvars
+    place = {v: k for k, v in reversed(list(enumerate(variables))) if not isinstance(v, Literal)}
+    kept = [k for k, v in enumerate(variables) if isinstance(v, Literal) or place[v] == k]
+    if not kept:
+        return []
+
+    def run(*arrays: Any) -> list[Any]:
+        out = jaxpr_as_fun(closed)(*arrays)
+        return [out[k] for k in kept]
+
+    found = jax.vmap(run, out_axes=[0 if late[k] else None for k in kept])(*leaves)
+    of = dict(zip(kept, found))
+    return [of[k if isinstance(v, Literal) else place[v]] for k, v in enumerate(variables)]
+
+
 def _dependence(jaxpr: Any) -> list[bool]:
     """Which outputs of a program depend on its inputs."""
     late = set(jaxpr.invars)
@@ -287,7 +303,11 @@ def forward(f: Callable[[Any], Any], theta: Any) -> Callable[[Any], Any]:
     transposed instead.
     """
     try:
-        return jax.linearize(f, theta)[1]
+        push = jax.linearize(f, theta)[1]
+        # The refusal may come with the first batch of tangents only.
+        several = jax.tree.map(lambda t: jax.ShapeDtypeStruct((2, *t.shape), t.dtype), theta)
+        jax.eval_shape(jax.vmap(push), several)
+        return push
     except TypeError as error:
         if "custom_vjp" not in str(error):
             raise

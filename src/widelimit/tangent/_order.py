@@ -114,8 +114,13 @@ def multiplied(
     labels: Sequence[Sequence[int]],
     result: Sequence[int],
     order: Plan,
+    known: dict[Any, Any] | None = None,
 ) -> Any:
-    """The product in a given order; ``result`` lists labels that factors have."""
+    """The product in a given order; ``result`` lists labels that factors have.
+
+    Products of the same two arrays in ``known`` are not computed again, and new ones are added.
+    """
+    known = {} if known is None else known
     factors = tuple(frozenset(names) for names in labels)
 
     def leaf(k: int) -> tuple[Any, list[int], int]:
@@ -126,15 +131,24 @@ def multiplied(
             return leaf(tree)
         (x, a, p), (y, b, q) = run(tree[0]), run(tree[1])
         part = p | q
-        if part == (1 << len(factors)) - 1:
-            out = list(result)
-        else:
-            keep = _kept(part, factors, frozenset(result))
-            out = [n for n in dict.fromkeys([*a, *b]) if n in keep]
-        return _einsum([x, y], [a, b], out), out, part
+        keep = _kept(part, factors, frozenset(result))
+        out = [n for n in dict.fromkeys([*a, *b]) if n in keep]
+        return _product(x, y, a, b, out, known), out, part
 
     array, names, _ = run(order.tree)
     return array if names == list(result) else _einsum([array], [names], list(result))
+
+
+def _product(
+    x: Any, y: Any, a: list[int], b: list[int], out: list[int], known: dict[Any, Any]
+) -> Any:
+    table = {n: k for k, n in enumerate(dict.fromkeys([*a, *b]))}
+    pattern = tuple(tuple(table[n] for n in names) for names in (a, b, out))
+    key = (id(x), id(y), pattern)
+    if key not in known:
+        # The arrays are kept with their product, so that their ids stay theirs.
+        known[key] = _einsum([x, y], [a, b], out), x, y
+    return known[key][0]
 
 
 def _einsum(arrays: list[Any], labels: list[list[int]], out: list[int]) -> Any:
