@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "nn": {"priors", "models", "errors"},
     "kernel": {"trace", "graph", "limit", "models", "priors", "tiles", "errors"},
     "tangent": {"models", "tiles", "errors"},
-    "finite": {"tangent", "kernel", "models", "priors", "trace", "graph", "errors"},
+    "finite": {"tangent", "tiles", "kernel", "models", "priors", "trace", "graph", "errors"},
     "predict": {"kernel", "priors", "models", "graph", "tiles", "errors"},
     "estimators": {"predict", "kernel", "models", "nn", "priors", "precision", "errors"},
     "cli": {

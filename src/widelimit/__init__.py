@@ -21,6 +21,7 @@ from widelimit.errors import UnknownPriorError as UnknownPriorError
 from widelimit.errors import UnsupportedPrimitiveError as UnsupportedPrimitiveError
 from widelimit.errors import WideLimitError as WideLimitError
 from widelimit.finite import Report as VerifyReport  # noqa: F401  (a public name)
+from widelimit.finite import monte_carlo as monte_carlo
 from widelimit.finite import verify as verify
 from widelimit.kernel import Kernel as Kernel
 from widelimit.kernel import Kernels as Kernels

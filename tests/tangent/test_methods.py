@@ -49,9 +49,14 @@ def test_single_precision(name):
     if name == "flax_cnn":
         pytest.skip("its layers promote to their own type")
     expected = kernel(case.f, case.params, case.x)
+    arguments = cast(case.params), cast(case.x)
     for method in METHODS:
-        found = wl.empirical_ntk(case.f, cast(case.params), cast(case.x), method=method)
-        assert all(k.dtype == jnp.float32 for k in jax.tree.leaves(found))
+        found = wl.empirical_ntk(case.f, *arguments, method=method)
+        # Some of these functions bring numbers of double precision themselves.
+        outputs = jax.eval_shape(jax.vmap(case.f, (None, 0)), *arguments)
+        assert [k.dtype for k in jax.tree.leaves(found)] == [
+            o.dtype for o in jax.tree.leaves(outputs)
+        ]
         assert relative_error(found, expected) <= 3e-5, method
 
 
@@ -67,3 +72,21 @@ def test_brute_force_is_the_definition():
     w, x = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[1.0, -1.0], [0.5, 2.0]])
     found = kernel(lambda p, x: p @ x, jnp.asarray(w), jnp.asarray(x))
     np.testing.assert_allclose(found, np.einsum("ai,bi,op->abop", x, x, np.eye(2)))
+
+
+@pytest.mark.parametrize(
+    "name", ["mlp", "cnn2d_flat", "recurrent", "transformer_block", "layers_in_scan", "embedding"]
+)
+def test_rules_are_used(name, caplog):
+    case = ZOO[name]()
+    with caplog.at_level(logging.DEBUG, logger="widelimit.tangent"):
+        wl.empirical_ntk(case.f, case.params, case.x, method="structured")
+    assert "no structure rule" not in caplog.text
+
+
+def test_no_jacobian_is_formed_of_a_wide_layer():
+    f = lambda p, x: p[1] @ jnp.tanh(p[0] @ x)
+    p, x = [jnp.ones((500, 400)), jnp.ones((3, 500))], jnp.ones((4, 400))
+    program = jax.jit(lambda p, x: wl.empirical_ntk(f, p, x, method="structured"))
+    temporary = program.lower(p, x).compile().memory_analysis().temp_size_in_bytes
+    assert temporary < 8 * 500 * 400  # one of the twelve rows of the Jacobian

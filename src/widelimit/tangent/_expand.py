@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from widelimit.models import parts
-from widelimit.tangent._features import forward
+from widelimit.tangent._vectors import forward
 
 
 def linearize(f: Any, params: Any) -> Callable[[Any, Any], Any]:

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from widelimit.tangent._batches import batches, length
-from widelimit.tangent._features import forward, weighted
 from widelimit.tangent._problem import Problem, problem
+from widelimit.tangent._vectors import forward, weighted
 
 MEMORY = 1 << 30
 """Bytes of intermediate results, unless the caller says otherwise."""

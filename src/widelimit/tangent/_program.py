@@ -12,8 +12,9 @@ import numpy as np
 from widelimit.tangent._axes import Axes
 from widelimit.tangent._batches import length
 from widelimit.tangent._cost import Cost, cost
-from widelimit.tangent._features import Products, Vectors
+from widelimit.tangent._features import Products
 from widelimit.tangent._problem import Arrays, Problem
+from widelimit.tangent._vectors import Vectors
 from widelimit.tiles import watched
 
 METHODS = ("structured", "jacobian", "vector_products")
