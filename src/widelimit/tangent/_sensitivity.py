@@ -97,7 +97,7 @@ def jacobian_norm(
     return JacobianNorm(*found)
 
 
-def closed_path(points: Float[Array, k *shape], count: int) -> Float[Array, count *shape]:
+def closed_path(points: Float[Array, "k ..."], count: int) -> Float[Array, "count ..."]:
     r"""Inputs along a smooth closed curve through given ones.
 
     .. math:: x(t) = \sum_j x_j D(t - 2\pi j/k), \qquad
