@@ -9,6 +9,11 @@ import widelimit as wl
 SECTIONS = {
     "Kernels": ["kernel", "Kernel"],
     "Checking": ["verify"],
+    "Finite networks": [
+        "empirical_ntk", "empirical_nngp", "ntk_operator", "linearize", "taylor", "jacobian_norm",
+        "closed_path", "spectrum", "tangent.Spectrum", "tangent.LearningCurve", "monte_carlo",
+        "finite.MonteCarlo", "finite.Sampled",
+    ],
     "Priors and models": ["Prior", "prior_of", "describe"],
     "Prediction": [
         "predict.posterior", "predict.Posterior", "predict.StudentPosterior",

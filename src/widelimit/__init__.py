@@ -6,6 +6,7 @@ from widelimit import duals as duals
 from widelimit import nn as nn
 from widelimit import predict as predict
 from widelimit import priors as priors
+from widelimit import tangent as tangent
 from widelimit.errors import AmbiguousScaleError as AmbiguousScaleError
 from widelimit.errors import BatchStatisticsError as BatchStatisticsError
 from widelimit.errors import ControlFlowError as ControlFlowError
@@ -20,6 +21,7 @@ from widelimit.errors import UnknownPriorError as UnknownPriorError
 from widelimit.errors import UnsupportedPrimitiveError as UnsupportedPrimitiveError
 from widelimit.errors import WideLimitError as WideLimitError
 from widelimit.finite import Report as VerifyReport  # noqa: F401  (a public name)
+from widelimit.finite import monte_carlo as monte_carlo
 from widelimit.finite import verify as verify
 from widelimit.kernel import Kernel as Kernel
 from widelimit.kernel import Kernels as Kernels
@@ -27,6 +29,14 @@ from widelimit.kernel import kernel as kernel
 from widelimit.models import describe as describe
 from widelimit.priors import Prior as Prior
 from widelimit.priors import prior_of as prior_of
+from widelimit.tangent import closed_path as closed_path
+from widelimit.tangent import empirical_nngp as empirical_nngp
+from widelimit.tangent import empirical_ntk as empirical_ntk
+from widelimit.tangent import jacobian_norm as jacobian_norm
+from widelimit.tangent import linearize as linearize
+from widelimit.tangent import ntk_operator as ntk_operator
+from widelimit.tangent import spectrum as spectrum
+from widelimit.tangent import taylor as taylor
 
 __version__ = "0.1.0"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -92,7 +92,7 @@ def tiled(block: Block, x1: Rows, x2: Rows | None, size: int, *, name: str = "ke
     starts1, starts2 = range(0, n1, size), range(0, n2, size)
     pairs = [(i, j) for i in starts1 for j in starts2 if not symmetric or j >= i]
     out: list[np.ndarray] = []
-    for i, j in _watched(pairs, name):
+    for i, j in watched(pairs, name):
         rows = _rows(x1, i, size)
         on_diagonal = symmetric and i == j
         a, b = min(size, n1 - i), min(size, n2 - j)
@@ -124,7 +124,7 @@ def _transposed(part: np.ndarray) -> np.ndarray:
     return np.transpose(part, (1, 0, *second, *first))
 
 
-def _watched(items: list[Any], name: str) -> Iterator[Any]:
+def watched(items: Sequence[Any], name: str) -> Iterator[Any]:
     """The items, with a progress bar once they take longer than a moment on a terminal."""
     begun = time.monotonic()
     bar = None

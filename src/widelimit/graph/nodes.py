@@ -129,9 +129,9 @@ class Field(Node):
         return tuple({id(x): x for x in found}.values())
 
     @cached_property
-    def shared(self) -> frozenset[int]:
+    def alike(self) -> frozenset[int]:
         """The channel axes along which some part of it is one random variable."""
-        return frozenset().union(*(p.shared for p in self._inner))
+        return frozenset().union(*(p.alike for p in self._inner))
 
     @cached_property
     def several(self) -> bool:
@@ -278,9 +278,9 @@ class Copied(Rearranged):
         return tuple(k for k in range(len(self.channels)) if k not in self.own)
 
     @cached_property
-    def shared(self) -> frozenset[int]:
+    def alike(self) -> frozenset[int]:
         """The copies, and what the operand shares along its own channels."""
-        return frozenset((*self.copies, *(self.own[k] for k in self.operand.shared)))
+        return frozenset((*self.copies, *(self.own[k] for k in self.operand.alike)))
 
 
 @dataclass(frozen=True, eq=False)

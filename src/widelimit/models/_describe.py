@@ -101,7 +101,7 @@ def describe(
     ValueError
         There are no parameters, or a key of ``prior`` or ``trainable`` names none.
     """
-    holder, call = _parts(model, params)
+    holder, call = called(model, params)
     found = leaves(holder)
     if not found.values:
         msg = f"{type(holder).__name__} holds no floating-point arrays, so nothing is random"
@@ -130,7 +130,7 @@ def describe(
     )
 
 
-def _parts(model: Any, params: Any) -> tuple[Any, Callable[[Any, Any], Any]]:
+def called(model: Any, params: Any) -> tuple[Any, Callable[[Any, Any], Any]]:
     """What holds the parameters, and how to call it."""
     if params is not None:
         if not callable(model):
