@@ -26,6 +26,9 @@ TILE = 1024
 MEMORY = 2 << 30
 """Bytes that one tile's intermediate results may take."""
 
+_ALIVE = 8
+"""Moments of the largest size that a compiled program holds at once, roughly."""
+
 Kinds = tuple[str, ...]
 Blocks = list[list[Any]]
 """One array for each kernel and each output."""
@@ -57,6 +60,7 @@ class Program:
         self._activations = Activations()
         self._compiled: dict[Any, Callable[..., Any]] = {}
         self._series: dict[Kinds, bool] = {}
+        self._entries: dict[Kinds, list[int]] = {}
 
     def pairs(self, stds: Any, x1: list[Any], x2: list[Any] | None, kinds: Kinds) -> Blocks:
         """Kernels of all pairs of examples; ``x2=None`` is ``x1``."""
@@ -75,7 +79,7 @@ class Program:
             return [x for one in out for x in one]
 
         count = max(x1[0].shape[0], (x2 or x1)[0].shape[0])
-        size = tile_size(TILE, self._bytes_per_pair(x1, staged=staged), MEMORY)
+        size = tile_size(TILE, self._bytes_per_pair(x1, kinds, staged=staged), MEMORY)
         if count <= size:
             flat = whole(block, x1, x2, filled=self._fills)
         else:
@@ -116,14 +120,37 @@ class Program:
             self._series[kinds] = self._activations.series(nodes, derivative="ntk" in kinds)
         return self._series[kinds]
 
-    def _bytes_per_pair(self, leaves: list[Any], *, staged: bool) -> int:
+    def _bytes_per_pair(self, leaves: list[Any], kinds: Kinds, *, staged: bool) -> int:
         """A bound on what one pair of examples needs while it is computed.
 
         Step by step every moment stays until the end; a compiled program lets go of them.
         """
-        fields = sum(isinstance(x, n.Field) for x in self.graph.nodes)
-        held = max(12, 4 * fields) if staged else 12
-        return held * positions(self.graph) ** 2 * np.dtype(float_dtype(leaves)).itemsize
+        size = np.dtype(float_dtype(leaves)).itemsize
+        if positions(self.graph) == 1:
+            fields = sum(isinstance(x, n.Field) for x in self.graph.nodes)
+            return (max(12, 4 * fields) if staged else 12) * size
+        if kinds not in self._entries:
+            self._entries[kinds] = self._moments(leaves, kinds)
+        entries = self._entries[kinds]
+        return max(sum(entries) if staged else _ALIVE * max(entries), 1) * size
+
+    def _moments(self, leaves: list[Any], kinds: Kinds) -> list[int]:
+        """The entries per pair of every moment, as the layouts asked for make them."""
+        two = [jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype) for x in leaves]
+        stds = [jax.ShapeDtypeStruct((), float_dtype(leaves))] * len(self.graph.leaves)
+        entries: list[int] = []
+
+        def run(stds: Any, a: Any, b: Any) -> None:
+            sides = (Side(a, 2), Side(b, 2))
+            ev = self._evaluation(stds, sides, kinds, careful=False)
+            with deep(len(self.graph.nodes)):
+                for kind in kinds:
+                    for out in self.graph.outputs:
+                        pair_block(ev, out, kind)
+            entries.extend(-(-size // 4) for size in ev.sizes())
+
+        jax.eval_shape(run, stds, two, two)
+        return entries
 
     def _evaluation(self, stds: Any, sides: tuple[Side, Side], kinds: Kinds, **how: Any) -> Any:
         dtype = float_dtype([*sides[0].leaves, *sides[1].leaves])

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from widelimit.graph import nodes as n
 from widelimit.graph.index import Relation
@@ -220,6 +221,11 @@ class Evaluation:
             put = (x if x is ZERO else place(x, self.batch(pairing), targets, rank) for x in out)
             return tuple(put)
         return place(out, self.batch(pairing), targets, rank)
+
+    def sizes(self) -> list[int]:
+        """The numbers of entries of all moments computed so far."""
+        arrays = [x for x in jax.tree.leaves(list(self._memo.values())) if hasattr(x, "shape")]
+        return [int(np.prod(x.shape, dtype=np.int64)) for x in arrays]
 
     def related(self, a: n.Node, b: n.Node) -> bool:
         """Whether two nodes share random numbers at their own layer."""
