@@ -70,19 +70,23 @@ class Sizes:
         The spread of a layer's weights is no such constant where it is near what keeps the layer
         of order one.
         """
+        constant = 0.0
+        while isinstance(node, n.Scale) and isinstance(node.factor.node, n.Constant):
+            constant += _log(float(np.max(np.abs(node.factor.node.array), initial=0.0)))
+            node = node.operand.node
         match node:
-            case n.Scale(factor=n.Part(node=n.Constant(array=array)), operand=operand):
-                return _log(float(np.max(np.abs(array), initial=0.0))) + self.factor(operand.node)
-            case n.Product(factors=factors):
-                return sum(self.factor(f.node) for f in factors)
             case n.Source():
+                # In NTK parameterization the constant and the weights' spread make one layer of
+                # order one, in the standard one the spread alone does.
                 own = self._weight(node, _terms(node)).kept
-                return 0.0 if abs(own) < _USUAL else own
+                return max(constant + _unusual(own), _unusual(constant + own))
+            case n.Product(factors=factors):
+                return constant + sum(self.factor(f.node) for f in factors)
             case n.Sum(terms=terms):
-                return max(self.factor(t.node) for t in terms)
+                return constant + max(self.factor(t.node) for t in terms)
             case n.Scale() | n.Rearranged() | n.Join():
-                return max((self.factor(p.node) for p in node.parts), default=0.0)
-        return 0.0
+                return constant + max((self.factor(p.node) for p in node.parts), default=0.0)
+        return constant
 
     def _find(self, node: n.Node) -> Size:
         match node:
@@ -136,6 +140,10 @@ class Sizes:
 def _terms(node: n.Source) -> int:
     """How many entries of the parameter add up in one channel; of a table one is looked up."""
     return 1 if isinstance(node.operand, n.OneHot) else math.prod(node.draw.index.shape[-1:])
+
+
+def _unusual(size: float) -> float:
+    return 0.0 if abs(size) < _USUAL else size
 
 
 def _sum(sizes: list[Size]) -> Size:
