@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from limit.sampling import assert_agree, sampled
 
 import widelimit as wl
+from limit.sampling import assert_agree, sampled
 from widelimit import nn
 from widelimit.models import describe
 

@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from limit.sampling import assert_agree, sampled
 
 import widelimit as wl
+from limit.sampling import assert_agree, sampled
 from widelimit import nn
 from widelimit.models import describe
 from widelimit.nn import zoo
@@ -34,7 +34,7 @@ def characters(rng):
 NETWORKS = {
     "lenet": (lambda n, **o: zoo.lenet((12, 12, 1), 16, n // 16, activation=ERF, **o),
               images(12, 12, 1)),
-    "myrtle": (lambda n, **o: zoo.myrtle(5, 3, 16, n, **o), images(*SMALL)),
+    "myrtle": (lambda n, **o: zoo.myrtle(5, 3, 16, n, **{**o, "bias_std": None}), images(*SMALL)),
     "resnet": (lambda n, **o: zoo.resnet(3, 16, n, blocks=(1, 1), **o), images(*SMALL)),
     "wide resnet": (lambda n, **o: zoo.wide_resnet(10, n // 16, 3, 16, stem=n, **o),
                     images(*SMALL)),
@@ -88,6 +88,7 @@ def test_finite_networks_run(name, rng):
 
 
 # --- The same networks by hand -------------------------------------------------------------------
+# Smooth ones: at equal inputs a kink turns rounding into relative errors of 1e-9.
 
 N = 32
 LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -108,23 +109,23 @@ def dense(w, x):
 
 
 def myrtle5(p, x):
-    h = halve(RELU(conv(p[1], RELU(conv(p[0], x)))))
-    h = halve(RELU(conv(p[2], h)))
-    return dense(p[4], RELU(conv(p[3], h)).mean((0, 1)))
+    h = halve(ERF(conv(p[1], ERF(conv(p[0], x)))))
+    h = halve(ERF(conv(p[2], h)))
+    return dense(p[4], ERF(conv(p[3], h)).mean((0, 1)))
 
 
 def wide_resnet10(p, x):
     h = conv(p[0], x)
     for i, strides in ((1, 1), (4, 2), (7, 2)):
-        h = RELU(h)
-        h = conv(p[i], h, strides) + conv(p[i + 2], RELU(conv(p[i + 1], h, strides)))
-    return dense(p[10], RELU(h).mean((0, 1)))
+        h = ERF(h)
+        h = conv(p[i], h, strides) + conv(p[i + 2], ERF(conv(p[i + 1], h, strides)))
+    return dense(p[10], ERF(h).mean((0, 1)))
 
 
 def gcn(p, x):
     a = GRAPH + np.eye(4)
     a = a / np.sqrt(np.outer(a.sum(0), a.sum(1)))
-    return dense(p[1], a @ RELU(dense(p[0], a @ x)))
+    return dense(p[1], a @ ERF(dense(p[0], a @ x)))
 
 
 def rnn(p, x):
@@ -144,16 +145,17 @@ def block(a, b):
 
 SAME = {
     "myrtle": (
-        zoo.myrtle(5, 3, 10, N, key=KEY), images(*SMALL), myrtle5,
+        zoo.myrtle(5, 3, 10, N, activation=ERF, key=KEY), images(*SMALL), myrtle5,
         [struct(3, 3, 3, N), *[struct(3, 3, N, N)] * 3, struct(N, 10)],
     ),
     "wide resnet": (
-        zoo.wide_resnet(10, 2, 3, 10, key=KEY), images(*SMALL), wide_resnet10,
+        zoo.wide_resnet(10, 2, 3, 10, activation=ERF, key=KEY), images(*SMALL), wide_resnet10,
         [struct(3, 3, 3, 16), *block(16, 32), *block(32, 64), *block(64, 128),
          struct(128, 10)],
     ),
-    "gcn": (zoo.GCN(3, 10, N, key=KEY), graphs(GRAPH), gcn, [struct(3, N), struct(N, 10)]),
-    "gcn, edges": (zoo.GCN(3, 10, N, key=KEY), graphs(EDGES), gcn,
+    "gcn": (zoo.GCN(3, 10, N, activation=ERF, key=KEY), graphs(GRAPH), gcn,
+            [struct(3, N), struct(N, 10)]),
+    "gcn, edges": (zoo.GCN(3, 10, N, activation=ERF, key=KEY), graphs(EDGES), gcn,
                    [struct(3, N), struct(N, 10)]),
     "rnn": (zoo.RNN(4, 10, N, activation=ERF, key=KEY), images(*TOKENS), rnn,
             [struct(N, N), struct(4, N), struct(N, 10)]),
@@ -181,7 +183,8 @@ def test_networks_have_the_layers_of_their_papers():
     plain = make(lambda: zoo.resnet(3, 10, key=KEY))
     assert sum(c.window == (3, 3) for c in convolutions(plain)) == 17
     for depth in (5, 7, 10):
-        assert len(convolutions(make(lambda d=depth: zoo.myrtle(d, 3, 10, 8, key=KEY)))) + 1 == depth
+        model = make(lambda d=depth: zoo.myrtle(d, 3, 10, 8, key=KEY))
+        assert len(convolutions(model)) + 1 == depth
     tiny = make(lambda: zoo.convnext(3, 1000, 96, key=KEY))
     assert sum(np.prod(a.shape) for a in describe(tiny).arrays) == pytest.approx(28.6e6, rel=1e-2)
     le = make(lambda: zoo.lenet((28, 28, 1), 10, 6, key=KEY))

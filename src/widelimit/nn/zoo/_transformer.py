@@ -14,7 +14,7 @@ from widelimit.nn.zoo._make import Make
 def blocks(
     make: Make, depth: int, width: int, activation: Callable, heads: int, causal: bool = False
 ) -> list[Callable]:
-    """x + attention(norm(x)) and x + mlp(norm(x)), ``depth`` times, and a last norm."""
+    """X + attention(norm(x)) and x + mlp(norm(x)), ``depth`` times, and a last norm."""
     layers: list[Callable] = []
     for _ in range(depth):
         attend = [make.norm(width), make.attention(width, heads=heads, causal=causal)]
