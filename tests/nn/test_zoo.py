@@ -36,8 +36,8 @@ NETWORKS = {
               images(12, 12, 1)),
     "myrtle": (lambda n, **o: zoo.myrtle(5, 3, 16, n, **{**o, "bias_std": None}), images(*SMALL)),
     "resnet": (lambda n, **o: zoo.resnet(3, 16, n, blocks=(1, 1), **o), images(*SMALL)),
-    "wide resnet": (lambda n, **o: zoo.wide_resnet(10, n // 16, 3, 16, stem=n, **o),
-                    images(*SMALL)),
+    "wide resnet": (lambda n, **o: zoo.wide_resnet(
+        10, n // 16, 3, 16, stem=n, **{**o, "bias_std": None}), images(*SMALL)),
     "convnext": (lambda n, **o: zoo.convnext(
         3, 16, n, depths=(1,), patch=2, window=3, activation=RELU, **o), images(*MEDIUM)),
     "vit": (lambda n, **o: zoo.vit((4, 4, 3), 16, n, 1, patch=2, heads=2, activation=RELU, **o),
@@ -206,3 +206,13 @@ def test_networks_have_the_layers_of_their_papers():
 def test_mistakes_are_named(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize("name", ["gcn", "rnn"])
+def test_single_precision_gives_the_same_kernels(name, rng):
+    model, inputs, _, _ = SAME[name]
+    x = inputs(rng)
+    low = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), x)
+    for a, b in zip(wl.kernel(model).both(low), wl.kernel(model).both(x)):
+        assert a.dtype == jnp.float32
+        np.testing.assert_allclose(a, b, atol=2e-6 * float(jnp.abs(b).max()))

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from widelimit.nn._affine import Affine, require_sizes
+from widelimit.nn._affine import Affine, Parameterization, require_sizes
 
 Padding = str | Sequence[tuple[int, int]]
 NAMED = ("SAME", "VALID", "CIRCULAR")
@@ -72,8 +72,10 @@ class Conv(Affine):
         dilation: int | Sequence[int] = 1,
         padding: Padding = "SAME",
         groups: int = 1,
+        parameterization: Parameterization = "ntk",
+        weight_std: float = 1.0,
+        bias_std: float | None = None,
         key: jax.Array,
-        **options,
     ):
         self.window = tuple(window)
         self.strides = _each(strides, len(self.window), "strides")
@@ -86,7 +88,10 @@ class Conv(Affine):
         self.padding = _padding(padding, len(self.window))
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         shape = (*self.window, in_channels // groups, out_channels)
-        super().__init__(shape, math.prod(shape[:-1]), (out_channels,), key=key, **options)
+        super().__init__(
+            shape, math.prod(shape[:-1]), (out_channels,), parameterization=parameterization,
+            weight_std=weight_std, bias_std=bias_std, key=key,
+        )
 
     def __call__(
         self, x: Float[Array, "*space inputs"], *, key: jax.Array | None = None

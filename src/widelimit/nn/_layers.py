@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from widelimit.nn._affine import Affine, require_sizes
+from widelimit.nn._affine import Affine, Parameterization, require_sizes
 
 
 class Linear(Affine):
@@ -45,11 +45,23 @@ class Linear(Affine):
     in_features: int = eqx.field(static=True)
     out_features: int = eqx.field(static=True)
 
-    def __init__(self, in_features: int, out_features: int, *, key: jax.Array, **options):
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        parameterization: Parameterization = "ntk",
+        weight_std: float = 1.0,
+        bias_std: float | None = None,
+        key: jax.Array,
+    ):
         require_sizes(in_features, out_features)
         self.in_features, self.out_features = in_features, out_features
         shape = (out_features, in_features)
-        super().__init__(shape, in_features, (out_features,), key=key, **options)
+        super().__init__(
+            shape, in_features, (out_features,), parameterization=parameterization,
+            weight_std=weight_std, bias_std=bias_std, key=key,
+        )
 
     def __call__(
         self, x: Float[Array, "*positions inputs"], *, key: jax.Array | None = None
