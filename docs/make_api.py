@@ -24,7 +24,15 @@ SECTIONS = {
     "Estimators": [
         "estimators.WideRegressor", "estimators.WideClassifier", "estimators.NetworkKernel",
     ],
-    "Layers": ["nn.Linear", "nn.Sequential", "nn.mlp", "nn.residual_mlp", "nn.normalised_mlp"],
+    "Layers": [
+        "nn.Linear", "nn.Conv", "nn.Attention", "nn.Embedding", "nn.Positions", "nn.AvgPool",
+        "nn.Positionwise", "nn.global_average", "nn.flatten", "nn.Sequential", "nn.Residual",
+    ],
+    "Networks": [
+        "nn.mlp", "nn.residual_mlp", "nn.normalised_mlp", "nn.zoo.lenet", "nn.zoo.myrtle",
+        "nn.zoo.resnet", "nn.zoo.wide_resnet", "nn.zoo.convnext", "nn.zoo.vit",
+        "nn.zoo.character_transformer", "nn.zoo.RNN", "nn.zoo.GCN",
+    ],
     "Dual activations": ["duals.Activation", "duals.pair", "duals.certificate"],
     "Errors": [
         "WideLimitError", "UnsupportedPrimitiveError", "NotGaussianError", "TransposedWeightError",

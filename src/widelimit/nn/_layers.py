@@ -1,21 +1,18 @@
-"""Layers that know their width-aware parameterization and state their own prior."""
+"""The dense layer, and how layers are put together."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
-from typing import Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
-from widelimit.priors import Prior
-
-Parameterization = Literal["ntk", "standard"]
+from widelimit.nn._affine import Affine, Parameterization, require_sizes
 
 
-class Linear(eqx.Module):
+class Linear(Affine):
     r"""A dense layer, y = W x + b, in one of two parameterizations.
 
     .. math::
@@ -31,22 +28,22 @@ class Linear(eqx.Module):
     Parameters
     ----------
     in_features, out_features
-        Sizes; the layer maps shape (in_features,) to (out_features,).
+        Sizes; the layer maps shape (*positions, in_features) to (*positions, out_features).
     parameterization
         ``"ntk"`` or ``"standard"``.
     weight_std, bias_std
         The scales above; ``bias_std=None`` leaves out the bias.
     key
         A random key for the initial values.
+
+    Raises
+    ------
+    ValueError
+        For a size below 1, a negative scale or an unknown parameterization.
     """
 
-    weight: jax.Array
-    bias: jax.Array | None
     in_features: int = eqx.field(static=True)
     out_features: int = eqx.field(static=True)
-    parameterization: Parameterization = eqx.field(static=True)
-    weight_std: float = eqx.field(static=True)
-    bias_std: float | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -58,42 +55,20 @@ class Linear(eqx.Module):
         bias_std: float | None = None,
         key: jax.Array,
     ):
-        if parameterization not in ("ntk", "standard"):
-            msg = f"parameterization is 'ntk' or 'standard', not {parameterization!r}"
-            raise ValueError(msg)
-        if in_features < 1 or out_features < 1:
-            msg = f"sizes are at least 1, got {in_features} and {out_features}"
-            raise ValueError(msg)
-        if weight_std < 0 or (bias_std is not None and bias_std < 0):
-            msg = f"standard deviations are at least 0, got {weight_std} and {bias_std}"
-            raise ValueError(msg)
+        require_sizes(in_features, out_features)
         self.in_features, self.out_features = in_features, out_features
-        self.parameterization = parameterization
-        self.weight_std = float(weight_std)
-        self.bias_std = None if bias_std is None else float(bias_std)
-        weight_key, bias_key = jax.random.split(key)
-        priors = self.__widelimit_prior__()
         shape = (out_features, in_features)
-        self.weight = priors["weight"].std * jax.random.normal(weight_key, shape)
-        self.bias = None
-        if bias_std is not None:
-            self.bias = priors["bias"].std * jax.random.normal(bias_key, (out_features,))
+        super().__init__(
+            shape, in_features, (out_features,), parameterization=parameterization,
+            weight_std=weight_std, bias_std=bias_std, key=key,
+        )
 
-    def __widelimit_prior__(self) -> dict[str, Prior]:
-        """The prior of each array of this layer."""
-        if self.parameterization == "ntk":
-            return {"weight": Prior.normal(1.0), "bias": Prior.normal(1.0)}
-        weight = Prior.normal(self.weight_std / math.sqrt(self.in_features))
-        return {"weight": weight, "bias": Prior.normal(self.bias_std or 0.0)}
-
-    def __call__(self, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        """Apply the layer to one example of shape (in_features,); ``key`` is ignored."""
+    def __call__(
+        self, x: Float[Array, "*positions inputs"], *, key: jax.Array | None = None
+    ) -> Float[Array, "*positions outputs"]:
+        """Apply the layer to one example, at each position; ``key`` is ignored."""
         del key
-        y = self.weight @ x
-        if self.parameterization == "ntk":
-            y = self.weight_std / math.sqrt(self.in_features) * y
-            return y if self.bias is None else y + (self.bias_std or 0.0) * self.bias
-        return y if self.bias is None else y + self.bias
+        return self.scaled(x @ self.weight.T)
 
 
 class Sequential(eqx.Module):

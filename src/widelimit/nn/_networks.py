@@ -8,7 +8,8 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 
-from widelimit.nn._layers import Linear, Parameterization, Residual, Sequential
+from widelimit.nn._affine import Parameterization
+from widelimit.nn._layers import Linear, Residual, Sequential
 
 
 def mlp(
