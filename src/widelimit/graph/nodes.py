@@ -134,6 +134,11 @@ class Field(Node):
         return frozenset().union(*(p.alike for p in self._inner))
 
     @cached_property
+    def alone(self) -> bool:
+        """Whether some part of it is one random number, with no independent copies beside it."""
+        return any(p.alone for p in self._inner)
+
+    @cached_property
     def several(self) -> bool:
         """Whether some part of it is a function of several positions at once."""
         return any(p.several for p in self._inner)
@@ -276,6 +281,11 @@ class Copied(Rearranged):
     def copies(self) -> tuple[int, ...]:
         """The channel axes along which nothing changes."""
         return tuple(k for k in range(len(self.channels)) if k not in self.own)
+
+    @cached_property
+    def alone(self) -> bool:
+        """Whether no channels are left but copies."""
+        return not self.own or self.operand.alone
 
     @cached_property
     def alike(self) -> frozenset[int]:

@@ -399,7 +399,7 @@ def refuse_copies(b: Builder, field: n.Field, summed: set[int]) -> None:
         If what they share stays: the sum is then not Gaussian, and its mean is random.
     """
     left = set(range(len(field.channels))) - summed
-    if left and summed & field.alike:
+    if summed & field.alike and (left or field.alone):
         raise SharedAcrossWidthError(
             "a sum over channels that share random numbers",
             why="what they share, such as the attention weights of one head, does not average "

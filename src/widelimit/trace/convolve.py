@@ -60,9 +60,9 @@ def _with_weights(
 ) -> Operand:
     """(batch, channels, *positions) and (out, in, *taps) -> (batch, out, *positions)."""
     spatial = len(windows)
-    image = _spread_out(r, image, 2, spatial)
     out, taps = kernel.shape[0], kernel.shape[2:]
     if groups == 1:
+        image = _spread_out(r, image, 2, spatial)
         dims = Dims((1,), (1,), (), ())
         walks = tuple(Taps(2 + k, 2 + k, w) for k, w in enumerate(windows))
         found = with_parameter(
@@ -71,7 +71,8 @@ def _with_weights(
         # (batch, *positions, out)
         return st.transpose(r.b, found, (0, spatial + 1, *range(1, spatial + 1)))
     batch, channels, *positions = image.shape
-    image = st.reshape(r.b, image, (batch, groups, channels // groups, *positions))
+    image = st.reshape(r.b, image, (batch, groups, channels // groups, *positions))  # type: ignore[assignment]
+    image = _spread_out(r, image, 3, spatial)
     weights = st.reshape(r.b, kernel, (groups, out // groups, kernel.shape[1], *taps))
     assert isinstance(weights, Parameter)
     dims = Dims((2,), (2,), (0,), (1,))

@@ -86,6 +86,9 @@ def constant_along(index: np.ndarray, axis: int) -> bool:
     """Whether the entries repeat along an axis."""
     if index.shape[axis] == 1 or index.strides[axis] == 0:
         return True
+    first = tuple(int(k == axis) for k in range(index.ndim))
+    if index.size and index[first] != index.flat[0]:
+        return False
     return bool(np.all(index == np.take(index, [0], axis=axis)))
 
 

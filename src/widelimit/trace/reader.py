@@ -363,6 +363,7 @@ def read(
 
     closed = jax.make_jaxpr(flat)(retyped, example)
     reader = Reader(leaves)
+    _index((max((math.prod(a.shape) for a in arrays), default=1),))  # one range for all
     parameters: list[Operand] = [
         Parameter(i, _index(a.shape)) for i, a in enumerate(arrays)
     ]
