@@ -34,10 +34,10 @@ def characters(rng):
 NETWORKS = {
     "lenet": (lambda n, **o: zoo.lenet((12, 12, 1), 16, n // 16, activation=ERF, **o),
               images(12, 12, 1)),
-    "myrtle": (lambda n, **o: zoo.myrtle(5, 3, 16, n, **{**o, "bias_std": None}), images(*SMALL)),
+    "myrtle": (lambda n, **o: zoo.myrtle(5, 3, 16, n, **o), images(*SMALL)),
     "resnet": (lambda n, **o: zoo.resnet(3, 16, n, blocks=(1, 1), **o), images(*SMALL)),
     "wide resnet": (lambda n, **o: zoo.wide_resnet(
-        10, n // 16, 3, 16, stem=n, **{**o, "bias_std": None}), images(*SMALL)),
+        10, n // 16, 3, 16, stem=n, **o), images(*SMALL)),
     "convnext": (lambda n, **o: zoo.convnext(
         3, 16, n, depths=(1,), patch=2, window=3, activation=RELU, **o), images(*MEDIUM)),
     "vit": (lambda n, **o: zoo.vit((4, 4, 3), 16, n, 1, patch=2, heads=2, activation=RELU, **o),

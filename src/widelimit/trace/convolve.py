@@ -112,10 +112,10 @@ def _with_filter(
             "conv_general_dilated",
             "its kernel is known, and mixes channels or changes from channel to channel.",
         )
-    image = image_ = _spread_out(r, image, 2, len(windows))  # type: ignore[assignment]
-    assert isinstance(image_, Array)
-    acted = tuple(x.axis for ax in image_.axes[2:] for x in ax if isinstance(x, Position))
-    shape = tuple(w.outputs(s) for w, s in zip(windows, image_.shape[2:]))
+    for axis in range(2, 2 + len(windows)):
+        image = as_position(r, image, axis, "conv_general_dilated")
+    acted = tuple(x.axis for ax in image.axes[2:] for x in ax if isinstance(x, Position))
+    shape = tuple(w.outputs(s) for w, s in zip(windows, image.shape[2:]))
     out = (several, *shape) if several > 1 else shape
 
     def run(block: Any) -> Any:
@@ -131,14 +131,14 @@ def _with_filter(
 
     one_hot = np.sum(taps[0] != 0, axis=tuple(range(1, taps[0].ndim))) == 1
     selects = bool(np.all(one_hot) and np.all((taps[0] == 0) | (taps[0] == 1)))
-    field = r.b.map(image_.field, acted, out, run, selects=selects, name="filter")
-    left = [k for k in range(len(image_.node.shape)) if k not in acted]
+    field = r.b.map(image.field, acted, out, run, selects=selects, name="filter")
+    left = [k for k in range(len(image.node.shape)) if k not in acted]
     rename = {k: i for i, k in enumerate(left)}
     seen = lambda x: replace(x, axis=rename[x.axis]) if isinstance(x, Position) else x
-    first, second = (tuple(seen(x) for x in ax) for ax in image_.axes[:2])
+    first, second = (tuple(seen(x) for x in ax) for ax in image.axes[:2])
     base = len(left) + (several > 1)
     own = (Position(len(left)),) if several > 1 else ()
     spatial = [(Position(base + k),) for k in range(len(windows))]
-    found = Array(field, (first, (*second, *own), *spatial), image_.average)
+    found = Array(field, (first, (*second, *own), *spatial), image.average)
     assert found.shape == (batch, channels * several, *shape)
     return found
