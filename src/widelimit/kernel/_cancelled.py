@@ -7,6 +7,7 @@ rare; the second moments of sums are computed at a few inputs, and compared with
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import jax
@@ -39,7 +40,7 @@ def check_suspects(graph: Graph, example: Any, trainable: tuple[bool, ...]) -> N
     if not graph.suspects:
         return
     stds = [1.0 if leaf.std is None else leaf.std for leaf in graph.leaves]
-    with jax.ensure_compile_time_eval(), deep(len(graph.nodes)):
+    with _concretely(), deep(len(graph.nodes)):
         inputs = _inputs(example)
         side = Side(inputs, _EXAMPLES)
         ev = Evaluation(
@@ -49,6 +50,12 @@ def check_suspects(graph: Graph, example: Any, trainable: tuple[bool, ...]) -> N
         for node, size, where in graph.suspects:
             if is_scaled_up(size, size.kept - lost[node]):
                 raise scaled_up(size.width, where)
+
+
+def _concretely() -> AbstractContextManager[None]:
+    """Numbers and not tracers, also inside of a caller's trace."""
+    traced = isinstance(jnp.zeros(()), jax.core.Tracer)
+    return jax.ensure_compile_time_eval() if traced else nullcontext()
 
 
 def _cancellations(ev: Evaluation, nodes: list[n.Node]) -> dict[n.Node, float]:
