@@ -131,9 +131,10 @@ class Spectrum:
         -----
         Bordelon, Canatar, Pehlevan, Spectrum dependent learning curves, 2020; Canatar, Bordelon,
         Pehlevan, Spectral bias and task-model alignment, 2021, equations 4-6. The theory treats
-        features as if they were Gaussian. For inputs on a sphere it is within a few percent of
-        simulated learning; for inputs with outliers, little ridge and no noise it may be too
-        low, by a factor of two at a hundred examples. The standard error does not include that.
+        features as if they were Gaussian. For inputs on a sphere it was within 6 % of simulated
+        learning with noise, and 8 to 18 % off without noise at 60 to 120 examples; for inputs
+        with outliers, little ridge and no noise it may be too low, by a factor of two at a
+        hundred examples. The standard error does not include that.
         """
         sizes = np.atleast_1d(np.asarray(sizes, float))
         n = len(self.eigenvalues)
