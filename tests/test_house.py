@@ -10,7 +10,7 @@ import widelimit
 ROOT = Path(widelimit.__file__).parent
 
 FLOORS = [
-    {"errors", "precision"},
+    {"errors", "precision", "batches"},
     {"graph", "duals", "tiles"},
     {"trace", "priors", "limit"},
     {"models"},
@@ -22,6 +22,7 @@ FLOORS = [
 MAY_IMPORT = {
     "errors": set(),
     "precision": set(),
+    "batches": set(),
     "duals": {"errors", "precision"},
     "tiles": {"errors"},
     "graph": {"errors"},
@@ -30,9 +31,11 @@ MAY_IMPORT = {
     "priors": {"errors", "precision"},
     "models": {"priors", "errors"},
     "nn": {"priors", "models", "errors"},
-    "kernel": {"trace", "graph", "limit", "models", "priors", "tiles", "errors"},
-    "tangent": {"models", "tiles", "errors"},
-    "finite": {"tangent", "tiles", "kernel", "models", "priors", "trace", "graph", "errors"},
+    "kernel": {"batches", "trace", "graph", "limit", "models", "priors", "tiles", "errors"},
+    "tangent": {"batches", "models", "tiles", "errors"},
+    "finite": {
+        "batches", "tangent", "tiles", "kernel", "models", "priors", "trace", "graph", "errors",
+    },
     "predict": {"kernel", "priors", "models", "graph", "tiles", "errors"},
     "estimators": {"predict", "kernel", "models", "nn", "priors", "precision", "errors"},
     "cli": {

@@ -261,6 +261,7 @@ class Builder:
         pure: bool = False,
         name: str = "map",
         along: Callable[..., Any] | None = None,
+        weighs: bool = False,
     ) -> n.Field:
         """A linear map over position axes; a pure selection goes inside pointwise nodes."""
         untouched = tuple(k for k in range(len(operand.shape)) if k not in acted)
@@ -286,7 +287,9 @@ class Builder:
             terms = 1 if selects or pure else math.prod(operand.shape[k] for k in acted)
             self.sizes.note(moved, self.sizes.of(known).times(Size(math.log(max(terms, 1)))))
             assert isinstance(rest, n.Field)
-            options = {"selects": selects, "pure": pure, "name": name, "along": along}
+            options = {
+                "selects": selects, "pure": pure, "name": name, "along": along, "weighs": weighs,
+            }
             linear = self.map(rest, acted, out, function, values, **options)  # type: ignore[arg-type]
             return self.add(shape, operand.channels, [whole(moved), whole(linear)])
         self._keep.append(function)
@@ -305,6 +308,7 @@ class Builder:
                 selects or pure,
                 name,
                 along,
+                weighs,
             ),
         )
 

@@ -151,7 +151,7 @@ def _through(
             out = node.shape[len(node.shape) - node.n_out :]
             return b.map(
                 operand, node.acted, out, node.function, node.values,
-                selects=node.selects, name=node.name, along=node.along,
+                selects=node.selects, name=node.name, along=node.along, weighs=node.weighs,
             )
         case n.Together():
             operands = tuple(

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from widelimit.batches import check_inputs, example_of
 from widelimit.graph.show import table
 from widelimit.kernel._cancelled import check_suspects
-from widelimit.kernel._inputs import check_inputs, example_of
 from widelimit.kernel._output import as_output
 from widelimit.kernel._program import Program
 from widelimit.limit.evaluate import Sampling

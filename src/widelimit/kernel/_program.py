@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from widelimit.batches import float_dtype
 from widelimit.graph import nodes as n
 from widelimit.graph.simplify import simplified
 from widelimit.graph.walk import reachable
-from widelimit.kernel._inputs import float_dtype
 from widelimit.kernel._output import diagonal_block, pair_block, positions
 from widelimit.limit.activations import Activations
 from widelimit.limit.differences import has_close_pairs

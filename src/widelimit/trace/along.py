@@ -12,18 +12,9 @@ import numpy as np
 from jax.extend.core import JaxprEqn
 
 from widelimit.graph.windows import Window, window_sum
-from widelimit.trace.arrays import (
-    Array,
-    Channel,
-    Operand,
-    Position,
-    Repeat,
-    concrete,
-    drop_position,
-    is_constant,
-    spread_channel,
-)
+from widelimit.trace.arrays import Array, Channel, Operand, Position, Repeat, concrete, is_constant
 from widelimit.trace.reader import Reader, rule
+from widelimit.trace.regroup import drop_position, spread_channel
 
 
 def as_position(r: Reader, a: Array, axis: int, name: str) -> Array:

@@ -55,6 +55,8 @@ def _by_value(r: Reader, eqn: JaxprEqn, a: Operand, starts: list[Operand]) -> Op
             eqn.primitive.name,
             "the index depends on the input and is no choice of whole rows, or it is random.",
         )
+    if eqn.params.get("fill_value") is not None:
+        raise r.unsupported(eqn.primitive.name, "places outside of the array get a value.")
     axis, numbers, offsets = found
     clips = eqn.primitive.name == "dynamic_slice" or "clip" in str(eqn.params["mode"]).lower()
     rows = numbers.shape
@@ -187,8 +189,11 @@ def scatter_add(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Opera
     (atom,) = moved.axes[0]
     assert isinstance(atom, Position)
 
+    clips = "clip" in str(eqn.params["mode"]).lower()
+
     def add_up(block: Any, known: Any) -> Any:
         i = materialise(numbers, known, jnp).reshape(-1)
+        i = jnp.clip(i, 0, size - 1) if clips else i
         return jnp.zeros(size, block.dtype).at[jnp.where(i < 0, size, i)].add(block, mode="drop")
 
     if moved.known:

@@ -15,6 +15,7 @@ import widelimit.trace.convolve
 import widelimit.trace.indexing  # noqa: F401  (registers their rules)
 from widelimit.errors import BatchStatisticsError, OrderStatisticError, RandomnessError
 from widelimit.graph import nodes as n
+from widelimit.trace import joining
 from widelimit.trace import structure as st
 from widelimit.trace.along import as_position
 from widelimit.trace.arrays import (
@@ -128,7 +129,7 @@ def _over_pieces(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> Operand:
             for o in operands
         ]
         results.append(r.equation(eqn, inside)[0])
-    return st.concatenate(r.b, results, axis)
+    return joining.concatenate(r.b, results, axis)
 
 
 RECORDED.update(POINTWISE)
@@ -221,7 +222,7 @@ def concatenate(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Opera
     """Join along one axis."""
     axis = eqn.params["dimension"]
     kept = [o for o in operands if o.shape[axis] > 0]
-    return [kept[0] if len(kept) == 1 else st.concatenate(r.b, kept, axis)]
+    return [kept[0] if len(kept) == 1 else joining.concatenate(r.b, kept, axis)]
 
 
 @rule("stack")
@@ -233,7 +234,7 @@ def stack(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
     wide = [
         st.broadcast(r.b, o, (*o.shape[:axis], 1, *o.shape[axis:]), dims) for o in operands
     ]
-    return [wide[0] if len(wide) == 1 else st.concatenate(r.b, wide, axis)]
+    return [wide[0] if len(wide) == 1 else joining.concatenate(r.b, wide, axis)]
 
 
 # --------------------------------------------------------------------------- contraction, sums
@@ -256,7 +257,7 @@ def reduce_sum_(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Opera
         pieces = [reduce_sum(r.b, r.array(p), axes) for p in a.pieces]
         if a.axis not in axes:
             axis = a.axis - sum(k < a.axis for k in axes)
-            return [st.concatenate(r.b, list(pieces), axis)]
+            return [joining.concatenate(r.b, list(pieces), axis)]
         records = [p.average for p in pieces if p.average is not None]
         plain = [Array(p.node, p.axes) for p in pieces]
         total = elementwise(r.b, "add", lambda *x: sum(x), plain, eqn.outvars[0].aval.dtype)
