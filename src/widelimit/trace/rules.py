@@ -12,7 +12,8 @@ from jax.extend.core import JaxprEqn
 import widelimit.trace.along
 import widelimit.trace.control
 import widelimit.trace.convolve
-import widelimit.trace.indexing  # noqa: F401  (registers their rules)
+import widelimit.trace.indexing
+import widelimit.trace.scatter  # noqa: F401  (registers their rules)
 from widelimit.errors import BatchStatisticsError, OrderStatisticError, RandomnessError
 from widelimit.graph import nodes as n
 from widelimit.trace import joining
@@ -25,6 +26,7 @@ from widelimit.trace.arrays import (
     Parameter,
     Position,
     Repeat,
+    concrete,
     is_constant,
 )
 from widelimit.trace.contract import Dims, contract
@@ -85,6 +87,22 @@ def pointwise(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand
     if name == "square":
         return [power(r.b, arrays[0], 2, dtype)]
     return [elementwise(r.b, name, floating(eqn), arrays, dtype)]
+
+
+@rule("polynomial")
+def polynomial(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
+    """A polynomial with known coefficients."""
+    argument, *coefficients = operands
+    if not all(is_constant(c) for c in coefficients):
+        raise r.unsupported(eqn.primitive.name, "its coefficients are not constant.")
+    numbers = [concrete(c) for c in coefficients]  # type: ignore[arg-type]
+
+    def function(x: Any) -> Any:
+        x = jnp.asarray(x)
+        return eqn.primitive.bind(x, *(jnp.asarray(c, x.dtype) for c in numbers))
+
+    dtype = eqn.outvars[0].aval.dtype
+    return [elementwise(r.b, "polynomial", function, [r.array(argument)], dtype)]
 
 
 def _stretched(r: Reader, o: Operand, shape: tuple[int, ...]) -> Operand:
@@ -205,6 +223,16 @@ def reverse(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
     (a,) = operands
     for axis in eqn.params["dimensions"]:
         a = st.take(r.b, a, axis, np.arange(a.shape[axis])[::-1])
+    return [a]
+
+
+@rule("tile")
+def tile(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
+    """Repeat whole axes."""
+    (a,) = operands
+    for axis, times in enumerate(eqn.params["reps"]):
+        if times > 1:
+            a = st.take(r.b, a, axis, np.tile(np.arange(a.shape[axis]), times))
     return [a]
 
 

@@ -26,7 +26,7 @@ from widelimit.trace.arrays import (
     Repeat,
     known_array,
 )
-from widelimit.trace.regroup import drop_position, refine
+from widelimit.trace.regroup import drop_position, refine, squeezed
 
 
 def transpose(b: Builder, a: Operand, order: tuple[int, ...]) -> Operand:
@@ -74,6 +74,7 @@ def reshape(b: Builder, a: Operand, shape: Shape) -> Operand:
             return _reshape_pieces(b, a, shape)
     if 0 in shape:
         return known_array(b, np.zeros(shape))
+    a = squeezed(b, a)
     flat = tuple(atom for axis in a.axes for atom in axis)
     if not flat:
         return replace(a, axes=tuple(() for _ in shape))
