@@ -227,6 +227,26 @@ class Evaluation:
         arrays = [x for x in jax.tree.leaves(list(self._memo.values())) if hasattr(x, "shape")]
         return [int(np.prod(x.shape, dtype=np.int64)) for x in arrays]
 
+    def layouts(self) -> dict[int, tuple[tuple[bool, ...], int]]:
+        """What was asked of each node with itself, by the node's id.
+
+        Which position axes were tied in the largest of its moments across examples, and how many
+        entries its moments have together.
+        """
+        found: dict[int, tuple[tuple[bool, ...], int]] = {}
+        for key, value in self._memo.items():
+            if key[0] == "mean":
+                continue
+            _, a, b, ties, pairing = key
+            blocks = [x for x in jax.tree.leaves(value) if hasattr(x, "shape")]
+            if a != b or pairing != "cross" or not blocks:
+                continue
+            entries = sum(int(np.prod(x.shape, dtype=np.int64)) for x in blocks)
+            tied = tuple(t is not None for t in ties)
+            before, sofar = found.get(a, (tied, 0))
+            found[a] = (tuple(x and y for x, y in zip(before, tied)), sofar + entries)
+        return found
+
     def related(self, a: n.Node, b: n.Node) -> bool:
         """Whether two nodes share random numbers at their own layer."""
         key = (id(a), id(b))

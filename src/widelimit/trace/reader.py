@@ -14,6 +14,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
 from widelimit.errors import UnsupportedPrimitiveError, Where
 from widelimit.graph import nodes as n
 from widelimit.graph.build import Builder
+from widelimit.graph.show import table
 from widelimit.graph.sizes import Size
 from widelimit.trace.arrays import (
     Array,
@@ -66,6 +67,12 @@ class Graph:
     leaves: tuple[Leaf, ...]
     structure: Any
     suspects: tuple[Suspect, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Graph({len(self.nodes)} nodes, {len(self.leaves)} parameters)"
+
+    def __str__(self) -> str:
+        return table(self.outputs, tuple(leaf.name for leaf in self.leaves))
 
 
 class Reader:
