@@ -114,6 +114,14 @@ def looked_up(p, x):
     return dense(p[2], h.mean(0))
 
 
+def class_token(p, x):
+    """Patches of an image behind a token of their own, and positions for all of them."""
+    patches = conv(p[0], x, (2, 2), "VALID").reshape(4, N)
+    h = jnp.concatenate([p[1], patches]) + 0.5 * p[2]
+    a, b = jnp.unstack((h @ p[3].T / np.sqrt(N)).reshape(5, 2, N), axis=1)
+    return dense(p[4], (relu(a) * b)[0] + relu(h).mean(0))
+
+
 BODY = ((3, 3, 3, N), (3, 3, N, N), (OUT, N))
 CAUSAL = np.tril(np.ones((4, 4), bool))
 
@@ -170,5 +178,6 @@ ROWS = (
     Row("embedding", tokens, ((7, N), (4, N), (N, N), (OUT, N), (N, N)), (4,), vocabulary=7),
     Row("written", written, BODY, IMAGE),
     Row("looked_up", looked_up, ((5, N), (N, N), (OUT, N)), (4,), vocabulary=5),
+    Row("class_token", class_token, ((2, 2, 3, N), (1, N), (5, N), (2 * N, N), (OUT, N)), IMAGE),
     Row("recurrent_convolution", scanned, ((3, 3, N), (3, N, N), (OUT, N)), (3, 4, 3)),
 )

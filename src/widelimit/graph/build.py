@@ -42,14 +42,15 @@ class Builder:
                 self.nodes.append(node)
         return self._table[key]
 
-    def draw(self, leaf: int, index: np.ndarray) -> Draw:
-        """The draw of these entries, the same object for the same entries."""
-        view = (index.__array_interface__["data"][0], index.strides, index.shape, index.dtype.str)
+    def draw(self, leaf: int, entries: np.ndarray, own: int) -> Draw:
+        """The draw of these entries, ``own`` axes of channels first; equal views are one object."""
+        data = entries.__array_interface__["data"][0]
+        view = (data, entries.strides, entries.shape, entries.dtype.str, own)
         known = self._table.get(("view", leaf, view))
         if known is None:
-            self._keep.append(index)
-            key = ("draw", leaf, fingerprint(index))
-            known = self._once(key, lambda: Draw(leaf, index))
+            self._keep.append(entries)
+            key = ("draw", leaf, own, fingerprint(entries))
+            known = self._once(key, lambda: Draw(leaf, entries, own))
             self._table[("view", leaf, view)] = known
         return known
 

@@ -207,7 +207,7 @@ class Weighted(Source):
         return isinstance(self.operand, Field) and self.operand.alone
 
 
-OVERLAPS = Draw(-1, np.zeros((1,), int))
+OVERLAPS = Draw(-1, np.zeros((1,), int), 0)
 """Stands for the random numbers of all overlaps: which of them are related, their moments say."""
 
 

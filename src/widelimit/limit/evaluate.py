@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from widelimit.errors import MisalignedWidthError
 from widelimit.graph import nodes as n
 from widelimit.graph.index import Relation
 from widelimit.limit.activations import Activations
@@ -24,6 +25,9 @@ from widelimit.limit.place import place
 Pairing = Literal["cross", "left", "right"]
 ZERO = None
 """A moment that vanishes identically."""
+
+PENDING = object()
+"""A moment that is being computed: to meet it again is to go in circles."""
 
 Rule = Callable[..., Any]
 
@@ -212,8 +216,20 @@ class Evaluation:
             own = tuple(range(len(a.shape)))
             other = tuple(t if t is not None else next(free) for t in ties)
             count = len(own) + sum(t is None for t in ties)
-            self._memo[key] = kind(self, a, own, b, other, count, pairing)
+            self._memo[key] = PENDING
+            try:
+                self._memo[key] = kind(self, a, own, b, other, count, pairing)
+            finally:
+                if self._memo[key] is PENDING:
+                    del self._memo[key]
         out = self._memo[key]
+        if out is PENDING:
+            raise MisalignedWidthError(
+                "two arrangements of one random field meet, and no rule relates them",
+                why="the same random numbers are positions in one place and channels in another.",
+                remedy="arrange both in the same way, or sample finite networks instead.",
+                where=getattr(a, "where", None) or getattr(b, "where", None),
+            )
         if out is ZERO:
             return ZERO
         targets = [*a_targets, *(t for t, tie in zip(b_targets, ties) if tie is None)]

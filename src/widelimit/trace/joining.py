@@ -24,7 +24,7 @@ from widelimit.trace.arrays import (
     known_shaped,
     materialise,
 )
-from widelimit.trace.regroup import common_sizes, refine
+from widelimit.trace.regroup import common_sizes, one_position, refine
 from widelimit.trace.structure import transpose
 
 
@@ -106,12 +106,9 @@ def _join(b: Builder, arrays: list[Array], axis: int) -> Array:
 def _as_positions(b: Builder, a: Array, head: int) -> Array:
     """Repeats become positions and the joined axis comes last, so that pieces agree."""
     if len(a.axes[-1]) > 1:
-        raise UnsupportedPrimitiveError(
-            "joining along an axis made of several",
-            why="the reader joins whole axes only.",
-            remedy="reshape after concatenating.",
-            where=b.where,
-        )
+        merged = one_position(b, a, len(a.axes) - 1)
+        assert merged is not None  # no channels are joined here
+        a = merged
     a = _reopened(b, a)
     joined: tuple[Atom, ...] = a.axes[-1] or (Repeat(head),)
     axes: list[tuple[Atom, ...]] = []

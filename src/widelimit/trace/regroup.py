@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
+
+import jax.numpy as jnp
 
 from widelimit.graph import channels as chan
 from widelimit.graph.build import Builder
@@ -110,6 +113,37 @@ def common_sizes(arrays: list[Array], axis: int) -> Shape:
             raise ValueError(axis)
         sizes.append(big // small)
     return tuple(reversed(sizes))
+
+
+def one_position(b: Builder, a: Array, axis: int) -> Array | None:
+    """The array with one program axis as exactly one position axis; None for a wide axis."""
+    size = a.shape[axis]
+    if any(isinstance(x, Position) for x in a.axes[axis]):
+        # Channels beside positions, as after a pixel shuffle, are positions from here on.
+        while channels := [x for x in a.axes[axis] if isinstance(x, Channel)]:
+            a = spread_channel(b, a, channels[0].axis, wide=False)
+    atoms = a.axes[axis]
+    if len(atoms) == 1 and isinstance(atoms[0], Position):
+        return a
+    positions = tuple(x.axis for x in atoms if isinstance(x, Position))
+    if len(positions) + sum(isinstance(x, Repeat) for x in atoms) < len(atoms):
+        return None
+    kept = [1 if isinstance(x, Repeat) else a.size(x) for x in atoms]
+    full = [a.size(x) for x in atoms]
+
+    def arrange(t: Any) -> Any:
+        return jnp.broadcast_to(t.reshape(kept), full).reshape(size)
+
+    node = b.select_any(a.node, positions, (size,), arrange, "arrange")
+    left = [k for k in range(len(a.node.shape)) if k not in positions]
+    rename = {k: i for i, k in enumerate(left)}
+    axes = [
+        tuple(replace(x, axis=rename[x.axis]) if isinstance(x, Position) else x for x in ax)
+        if k != axis
+        else (Position(len(left)),)
+        for k, ax in enumerate(a.axes)
+    ]
+    return Array(node, tuple(axes), a.average)
 
 
 def spread_channel(b: Builder, array: Array, axis: int, *, wide: bool) -> Array:

@@ -245,6 +245,16 @@ def split(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
     return [st.take(r.b, a, axis, np.arange(i, j)) for i, j in zip(cuts, cuts[1:])]
 
 
+@rule("unstack")
+def unstack(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
+    """The slices along one axis, without it."""
+    (a,) = operands
+    axis = eqn.params["axis"]
+    shape = (*a.shape[:axis], *a.shape[axis + 1 :])
+    slices = [st.take(r.b, a, axis, np.array([k])) for k in range(a.shape[axis])]
+    return [st.reshape(r.b, piece, shape) for piece in slices]
+
+
 @rule("concatenate")
 def concatenate(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
     """Join along one axis."""

@@ -189,10 +189,8 @@ def _draw(
     order = sorted(used)
     summed = range(first_summed, index.ndim)
     block = np.transpose(block, [order.index(k) for k in (*own, *separate, *summed)])
-    contracted = math.prod(index.shape[k] for k in summed)
-    rows = block.reshape(-1, contracted) if block.size else block.reshape(0, contracted)
-    leaves.use(b, leaf, rows)
-    return b.draw(leaf, block.reshape(*(index.shape[k] for k in own), -1))
+    leaves.use(b, leaf, block, len(own) + len(separate))
+    return b.draw(leaf, block, len(own))
 
 
 def _is_weighted(b: Builder, u: Array, inner: list[Atom], shared: list[Channel]) -> bool:
