@@ -384,11 +384,15 @@ class Join(Field):
 
 @dataclass(frozen=True, eq=False)
 class Apply(Field):
-    """A scalar function of one zero-mean Gaussian field and of known values."""
+    """A scalar function of one zero-mean Gaussian field and of known values.
+
+    ``fluctuates`` says that among the values were means over width, which vanish in the limit only.
+    """
 
     expression: Scalar
     root: Part
     values: tuple[Part, ...]
+    fluctuates: bool = False
 
     @property
     def parts(self) -> tuple[Part, ...]:

@@ -29,12 +29,24 @@ class _Simplifier:
     def __init__(self) -> None:
         self.new: dict[int, Any] = {}
         self.bound: dict[tuple, Scalar] = {}
+        self.means: set[int] = set()  # ids of values made of means over width
 
     def all(self, outputs: list[n.Node]) -> list[n.Node]:
         for node in reachable(outputs):
             same = all(self.new[id(c)] is c for c in children(node))
-            self.new[id(node)] = self.one(node if same else self.over_new(node))
+            new = self.one(node if same else self.over_new(node))
+            if isinstance(node, n.Value) and self.is_mean(node):
+                self.means.add(id(node))
+            if isinstance(node, n.Apply) and any(id(v.node) in self.means for v in node.values):
+                new = replace(new, fluctuates=True)  # type: ignore[type-var]
+            self.new[id(node)] = new
         return [self.new[id(o)] for o in outputs]
+
+    def is_mean(self, node: n.Value) -> bool:
+        """Whether a mean over width is in a value."""
+        return isinstance(node, n.Expectation) or any(
+            id(c) in self.means for c in children(node) if isinstance(c, n.Value)
+        )
 
     def part(self, part: Part) -> Part:
         return Part(self.new[id(part.node)], part.dims)

@@ -39,17 +39,16 @@ def check_suspects(graph: Graph, example: Any, trainable: tuple[bool, ...]) -> N
     """
     if not graph.suspects:
         return
-    stds = [1.0 if leaf.std is None else leaf.std for leaf in graph.leaves]
+    nodes = reachable([x.node for x in graph.suspects])
     with _concretely(), deep(len(graph.nodes)):
-        inputs = _inputs(example)
-        side = Side(inputs, _EXAMPLES)
-        ev = Evaluation(
-            (side, side), stds, trainable, float_dtype(inputs), Activations(), with_tangent=False
-        )
-        lost = _cancellations(ev, [x.node for x in graph.suspects])
-        for node, size, where in graph.suspects:
-            if is_scaled_up(size, size.kept - lost[node]):
-                raise scaled_up(size.width, where)
+        own = _cancellations(graph, nodes, _inputs(example), trainable)
+    lost: dict[n.Node, float] = {}
+    for node in nodes:
+        below = max((lost[c] for c in children(node)), default=0.0)
+        lost[node] = below + own.get(node, 0.0)
+    for node, size, where in graph.suspects:
+        if is_scaled_up(size, size.kept - lost[node]):
+            raise scaled_up(size.width, where)
 
 
 def _concretely() -> AbstractContextManager[None]:
@@ -58,48 +57,71 @@ def _concretely() -> AbstractContextManager[None]:
     return jax.ensure_compile_time_eval() if traced else nullcontext()
 
 
-def _cancellations(ev: Evaluation, nodes: list[n.Node]) -> dict[n.Node, float]:
-    """The logarithm of how much smaller each node is than its terms, and theirs, allow."""
-    lost: dict[n.Node, float] = {}
-    for node in reachable(nodes):
-        below = max((lost[c] for c in children(node)), default=0.0)
-        try:
-            own = _own_cancellation(ev, node)
-        except WideLimitError:
-            own = math.inf  # what cannot be computed cannot be cleared
-        lost[node] = below + own
-    return lost
+def _cancellations(
+    graph: Graph, nodes: list[n.Node], inputs: list[jax.Array], trainable: tuple[bool, ...]
+) -> dict[n.Node, float]:
+    """The logarithm of how much smaller each sum is than its own terms allow."""
+    activations = Activations()
+    stds = [1.0 if leaf.std is None else leaf.std for leaf in graph.leaves]
+    sums = [x for x in nodes if isinstance(x, n.Sum) or (isinstance(x, n.Map) and not x.selects)]
+    unknown: list[n.Node] = []
+
+    def run(leaves: list[Any]) -> list[tuple[Any, Any]]:
+        side = Side(leaves, _EXAMPLES)
+        ev = Evaluation(
+            (side, side), stds, trainable, float_dtype(leaves), activations, with_tangent=False
+        )
+        unknown.clear()
+        found = []
+        for node in sums:
+            try:
+                found.append((_bound(ev, node), _mean_square(_size(ev, node))))
+            except WideLimitError:
+                unknown.append(node)
+                found.append((1.0, 0.0))
+        return found
+
+    # As one program, unless a series would be compiled anew for every layer.
+    staged = activations.series(sums, derivative=False)
+    pairs = run(inputs) if staged else jax.jit(run)(inputs)
+    own = {node: _lost(float(a), float(b)) for node, (a, b) in zip(sums, pairs)}
+    # What cannot be computed cannot be cleared.
+    return {**own, **dict.fromkeys(unknown, math.inf)}
 
 
-def _own_cancellation(ev: Evaluation, node: n.Node) -> float:
-    match node:
-        case n.Sum(terms=terms):
-            most = [_size(ev, t.node) for t in terms]
-            bound = math.sqrt(sum(float(np.mean(x**2)) for x in most))
-        case n.Map(selects=False):
-            # Positions that are independent add up to so much less, and what was dropped of
-            # each is then as independent.
-            terms = math.prod(node.operand.shape[k] for k in node.acted)
-            bound = float(np.max(_coherent(ev, node))) / math.sqrt(max(terms, 1))
-        case _:
-            return 0.0
-    size = math.sqrt(float(np.mean(_size(ev, node) ** 2)))
-    if size == 0:
+def _lost(bound: float, square: float) -> float:
+    """The logarithm of a bound over what is there, given as its square; at least zero."""
+    if square == 0:
         return math.inf if bound > 0 else 0.0
-    return max(math.log(bound / size), 0.0) if bound > 0 else 0.0
+    return max(math.log(bound) - math.log(square) / 2, 0.0) if bound > 0 else 0.0
 
 
-def _size(ev: Evaluation, node: n.Node) -> np.ndarray:
+def _bound(ev: Evaluation, node: n.Node) -> Any:
+    """What the terms of a sum would add up to if none cancelled."""
+    if isinstance(node, n.Sum):
+        return jnp.sqrt(sum(_mean_square(_size(ev, t.node)) for t in node.terms))
+    assert isinstance(node, n.Map)
+    # Positions that are independent add up to so much less, and what was dropped of each is then
+    # as independent.
+    terms = math.prod(node.operand.shape[k] for k in node.acted)
+    return jnp.max(_coherent(ev, node)) / math.sqrt(max(terms, 1))
+
+
+def _mean_square(size: Any) -> Any:
+    return jnp.mean(size**2)
+
+
+def _size(ev: Evaluation, node: n.Node) -> Any:
     """The root of the second moment at every position, shape (examples or 1, *shape)."""
     if isinstance(node, n.Value):
-        return np.abs(np.asarray(ev.value(node, 0)))
+        return jnp.abs(ev.value(node, 0))
     own = tuple(range(len(node.shape)))
     block = ev.at(moment, node, own, node, own, len(own), "left")
-    square = np.zeros((1,) * (1 + len(own))) if block is ZERO else np.asarray(block)
-    return np.broadcast_to(np.sqrt(np.maximum(square, 0.0)), (len(square), *node.shape))
+    square = jnp.zeros((1,) * (1 + len(own)), ev.dtype) if block is ZERO else jnp.asarray(block)
+    return jnp.broadcast_to(jnp.sqrt(jnp.maximum(square, 0)), (len(square), *node.shape))
 
 
-def _coherent(ev: Evaluation, node: n.Map) -> np.ndarray:
+def _coherent(ev: Evaluation, node: n.Map) -> Any:
     """What a linear map could make of its operand if nothing cancelled: Σ |a_i| size_i."""
     size = _size(ev, node.operand)
     shape = tuple(node.operand.shape[k] for k in node.acted)
@@ -112,8 +134,8 @@ def _coherent(ev: Evaluation, node: n.Map) -> np.ndarray:
     basis = jnp.eye(terms, dtype=ev.dtype).reshape(terms, *shape)
     one = lambda *v: jax.vmap(lambda e: node.function(e, *v))(basis)
     matrix = jax.vmap(one)(*values) if values else one()[None]
-    weights = np.sum(np.abs(np.asarray(matrix)), axis=1)
-    return np.max(weights) * size
+    weights = jnp.sum(jnp.abs(matrix), axis=1)
+    return jnp.max(weights) * size
 
 
 def _inputs(example: Any) -> list[jax.Array]:

@@ -15,6 +15,7 @@ from widelimit.graph import nodes as n
 from widelimit.graph.simplify import simplified
 from widelimit.graph.walk import reachable
 from widelimit.kernel._output import diagonal_block, pair_block, positions
+from widelimit.limit import unsettled
 from widelimit.limit.activations import Activations
 from widelimit.limit.differences import has_close_pairs
 from widelimit.limit.evaluate import Evaluation, Sampling, Side, deep
@@ -80,6 +81,7 @@ class Program:
         self.sampled = any(isinstance(x, n.Together) for x in self.graph.nodes)
         self._sampling = sampling
         self._trainable = trainable
+        self._watched = unsettled.watched(self.graph.nodes)
         self._activations = Activations()
         self._compiled: dict[Any, Callable[..., Any]] = {}
         self._series: dict[Kinds, bool] = {}
@@ -89,14 +91,16 @@ class Program:
         """Kernels of all pairs of examples; ``x2=None`` is ``x1``."""
         # Inside a trace even operations on constants give tracers.
         if _traced(x1, x2, stds, jnp.zeros(())):
-            return self._pairs(stds, x1, x2, None, kinds, careful=True)[0]
+            out, _, lost = self._pairs(stds, x1, x2, None, kinds, careful=True)
+            return self._poisoned(out, lost)
         staged = self._staged(kinds)
 
         def block(a: list[Any], b: list[Any] | None, real: tuple[int, int]) -> list[Any]:
             for careful in (False, True):
                 run = lambda s, a, b, real, c=careful: self._pairs(s, a, b, real, kinds, careful=c)
                 run = run if staged else self._once((kinds, careful), run)
-                out, close = run(stds, a, b, real)
+                out, close, lost = run(stds, a, b, real)
+                self._refuse(lost, kinds)
                 if careful or not bool(close) or not self._activations.kinked():
                     break
             return [x for one in out for x in one]
@@ -112,14 +116,16 @@ class Program:
 
     def diagonal(self, stds: Any, x: list[Any], kinds: Kinds) -> Blocks:
         """Kernels of each example with itself."""
-        run = lambda s, x: self._diagonal(s, x, kinds)
-        if self._staged(kinds):
-            return run(stds, x)
-        run = self._once((kinds, "diagonal"), run)
-        if _traced(x, stds) or not self._fills:
-            return run(stds, x)
+        run = lambda s, x, real: self._diagonal(s, x, kinds, real)
         count = x[0].shape[0]
-        return [[block[:count] for block in one] for one in run(stds, filled_up(x))]
+        traced = _traced(x, stds, jnp.zeros(()))
+        fills = self._fills and not traced and not self._staged(kinds)
+        run = run if self._staged(kinds) else self._once((kinds, "diagonal"), run)
+        out, lost = run(stds, filled_up(x) if fills else x, count)
+        if traced:
+            return self._poisoned(out, lost)
+        self._refuse(lost, kinds)
+        return [[block[:count] for block in one] for one in out]
 
     def costs(self, leaves: list[Any], kinds: Kinds) -> Costs:
         """What each node's moments take, and the tiles that follow from it."""
@@ -196,23 +202,36 @@ class Program:
 
     def _pairs(
         self, stds: Any, a: Any, b: Any, real: Any, kinds: Kinds, *, careful: bool
-    ) -> tuple[Blocks, Any]:
+    ) -> tuple[Blocks, Any, Any]:
         left = Side(a, a[0].shape[0])
         right = left if b is None else Side(b, b[0].shape[0])
         ev = self._evaluation(stds, (left, right), kinds, careful=careful)
         with deep(len(self.graph.nodes)):
             results = [[pair_block(ev, out, kind) for out in self.graph.outputs] for kind in kinds]
+            lost = unsettled.flags(ev, self._watched, real)
         flags = [
             has_close_pairs(x, y, real, symmetric=ev.symmetric) for x, y in _distinct(ev.close)
         ]
         close = jnp.any(jnp.stack(flags)) if flags else jnp.zeros((), bool)
-        return results, close
+        return results, close, lost
 
-    def _diagonal(self, stds: Any, leaves: Any, kinds: Kinds) -> Blocks:
+    def _diagonal(self, stds: Any, leaves: Any, kinds: Kinds, real: Any) -> tuple[Blocks, Any]:
         side = Side(leaves, leaves[0].shape[0])
         ev = self._evaluation(stds, (side, side), kinds)
         with deep(len(self.graph.nodes)):
-            return [[diagonal_block(ev, out, kind) for out in self.graph.outputs] for kind in kinds]
+            out = [[diagonal_block(ev, o, kind) for o in self.graph.outputs] for kind in kinds]
+            return out, unsettled.flags(ev, self._watched, (real, real))
+
+    def _refuse(self, lost: Any, kinds: Kinds) -> None:
+        for node, flag in zip(self._watched, np.asarray(lost), strict=True):
+            if flag:
+                raise unsettled.refusal(node, tangents="ntk" in kinds)
+
+    def _poisoned(self, out: Blocks, lost: Any) -> Blocks:
+        """NaN for what would be refused, where nothing can be raised: inside of a trace."""
+        if not self._watched:
+            return out
+        return [[jnp.where(jnp.any(lost), jnp.nan, block) for block in one] for one in out]
 
 
 def _traced(*trees: Any) -> bool:
