@@ -15,6 +15,7 @@ FLOORS = [
     {"trace", "priors", "limit"},
     {"models"},
     {"kernel", "nn", "tangent"},
+    {"dynamics"},
     {"finite", "predict"},
     {"estimators"},
     {"cli"},
@@ -33,7 +34,8 @@ MAY_IMPORT = {
     "kernel": {"trace", "graph", "limit", "models", "priors", "tiles", "errors"},
     "tangent": {"models", "tiles", "errors"},
     "finite": {"tangent", "tiles", "kernel", "models", "priors", "trace", "graph", "errors"},
-    "predict": {"kernel", "priors", "models", "graph", "tiles", "errors"},
+    "dynamics": {"tangent", "models", "errors"},
+    "predict": {"dynamics", "kernel", "priors", "models", "graph", "tiles", "errors"},
     "estimators": {"predict", "kernel", "models", "nn", "priors", "precision", "errors"},
     "cli": {
         "estimators", "predict", "finite", "kernel", "models", "priors", "nn", "precision",
