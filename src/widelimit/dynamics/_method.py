@@ -151,7 +151,7 @@ def read_method(name: Any, learning_rate: Any, momentum: Any) -> Method:
         msg = f"method={name!r}; there are {', '.join(METHODS)}"
         raise ValueError(msg)
     known = not isinstance(learning_rate, jax.core.Tracer)
-    if jnp.ndim(learning_rate) or (known and not 0 < float(learning_rate) < np.inf):
+    if np.ndim(learning_rate) or (known and not 0 < float(learning_rate) < np.inf):
         msg = f"the learning rate is one positive number, got {learning_rate}"
         raise ValueError(msg)
     if name in ("flow", "descent"):
@@ -193,7 +193,7 @@ def decay_rate(weight_decay: Any) -> float:
     ValueError
         If it is negative or not finite.
     """
-    if jnp.ndim(weight_decay) or not 0 <= float(weight_decay) < np.inf:
+    if np.ndim(weight_decay) or not 0 <= float(weight_decay) < np.inf:
         msg = f"weight_decay is one finite number of at least 0, got {weight_decay}"
         raise ValueError(msg)
     return float(weight_decay)

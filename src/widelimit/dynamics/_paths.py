@@ -22,7 +22,6 @@ from jaxtyping import Array
 
 from widelimit.dynamics._eigen import Eigen
 from widelimit.dynamics._method import Method
-from widelimit.dynamics._times import over
 
 
 @dataclass(frozen=True)
@@ -72,14 +71,12 @@ class Closed:
 
     def __call__(self, t: Array) -> tuple[Array, Array]:
         """a(t) and b(t), with a first axis if there are several times."""
-        return over(t, self._one)
-
-    def _one(self, t: Array) -> tuple[Array, Array]:
-        along = self.eigen.moved(t)[:, None] * self._residual
-        b = jnp.zeros((), along.dtype)
+        each = lambda u: jax.vmap(u)(t) if t.ndim else u(t)
+        along = each(self.eigen.moved)[..., None] * self._residual
+        b = jnp.zeros(t.shape, along.dtype)
         if self._own is not None:
-            along = along - self._decay * self.eigen.mixed(t)[:, None] * self._own
-            b = -self._decay * self.eigen.own(t)
+            along = along - self._decay * each(self.eigen.mixed)[..., None] * self._own
+            b = -self._decay * each(self.eigen.own)
         return self.eigen.vectors @ along, b
 
 

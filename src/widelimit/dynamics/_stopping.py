@@ -69,23 +69,26 @@ def best_time(
         times = np.append(times, np.inf)
 
     def evaluate(times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        times = np.unique(np.round(times) if chosen.discrete else times)
+        times = np.round(times) if chosen.discrete else times
         found = np.asarray(losses(times), float)
         if np.any(np.isnan(found)):
             msg = "the loss is not a number at some times"
             raise ValueError(msg)
         return times, found
 
-    times, found = evaluate(times)
+    def joined(*parts: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """In the order of times, each once."""
+        times, found = (np.concatenate(p) for p in zip(*parts))
+        times, place = np.unique(times, return_index=True)
+        return times, found[place]
+
+    times, found = joined(evaluate(times))
     begin, end = found[0], found[-1]
     for _ in range(ROUNDS):
         best = int(np.argmin(found))
         low, high = times[max(best - 1, 0)], times[min(best + 1, len(times) - 1)]
         if not np.isfinite(high):
             high = times[best] if np.isfinite(times[best]) else times[max(best - 1, 0)]
-        finer = np.linspace(low, high, ZOOM)
-        more, values = evaluate(finer)
-        kept = np.unique(np.concatenate([times, more]), return_index=True)
-        times, found = kept[0], np.concatenate([found, values])[kept[1]]
+        times, found = joined((times, found), evaluate(np.linspace(low, high, ZOOM)))
     best = int(np.argmin(found))
     return BestTime(float(times[best]), float(found[best]), float(begin), float(end))

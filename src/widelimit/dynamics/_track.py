@@ -49,7 +49,8 @@ class Tracker:
         if length(self._x) == 0:
             msg = "x holds no examples"
             raise ValueError(msg)
-        self._f = f
+        # A module is a network without parameters of its own beside it.
+        self._network = (lambda p: (p, None)) if params is None else lambda p: (f, p)
         self._origin = origin = parts(f, params)
         structs = jax.eval_shape(origin.apply, origin.values, origin.constants, example)
         outputs = jax.tree.leaves(structs)
@@ -85,7 +86,7 @@ class Tracker:
         self._begin = self._outputs(origin.values, self._x)
         require_scalar(self._loss, self._begin, self._y)
         self._trace_axes = trace_axes
-        self._begin_kernel = self._matrix(params) if kernel else None
+        self._begin_kernel = self._matrix(f, params) if kernel else None
 
     def __call__(self, params: Any, step: int | None = None) -> dict[str, float]:
         """Record a state of the network.
@@ -93,7 +94,7 @@ class Tracker:
         Parameters
         ----------
         params
-            The parameters now, like those given at the start.
+            The parameters now, like those given at the start; the module, if that was given.
         step
             Its number, one more than the last unless given. It is the time of the prediction.
 
@@ -108,7 +109,7 @@ class Tracker:
         """
         if step is None:
             step = int(self._records[-1]["step"]) + 1 if self._records else 0
-        now = parts(self._f, params)
+        now = parts(*self._network(params))
         shapes = lambda p: [(n, v.shape) for n, v in zip(p.names, p.values)]
         if shapes(now) != shapes(self._origin):
             msg = f"parameters {shapes(now)} are not those of the start, {shapes(self._origin)}"
@@ -162,12 +163,12 @@ class Tracker:
 
         return draw(self.results, QUANTITIES, axes)
 
-    def _matrix(self, params: Any) -> np.ndarray:
-        kernel = empirical_ntk(self._f, params, self._x, trace_axes=self._trace_axes)
+    def _matrix(self, f: Any, params: Any) -> np.ndarray:
+        kernel = empirical_ntk(f, params, self._x, trace_axes=self._trace_axes)
         return np.asarray(as_matrix(jax.tree.leaves(kernel)[0]), float)
 
     def _of_kernel(self, params: Any, start: np.ndarray) -> dict[str, float]:
-        now = self._matrix(params)
+        now = self._matrix(*self._network(params))
         found = {"kernel_drift": float(np.linalg.norm(now - start) / np.linalg.norm(start))}
         if self._target is not None:
             found["alignment"] = alignment(now, self._target.reshape(len(now), -1))
