@@ -43,8 +43,8 @@ class Eigen:
         rate = jnp.asarray(self.method.learning_rate, self.values.dtype)
         return rate * (self.values + self.decay)
 
-    def moved(self, t: Array) -> Float[Array, " n"]:
-        """u(λ + δ, t) for each eigenvalue.
+    def moved(self, t: Array) -> Float[Array, "*times n"]:
+        """u(λ + δ, t) for each eigenvalue, at a number t or for t of shape (times, 1).
 
         An eigenvalue that is rounding error has an eigenvector that the kernel with new inputs
         annihilates up to rounding error; where u is so large that this error would matter the
@@ -53,7 +53,7 @@ class Eigen:
         u = self.method.moved(self.values + self.decay, t)
         return jnp.where(self._lost(u), 0, u)
 
-    def mixed(self, t: Array) -> Float[Array, " n"]:
+    def mixed(self, t: Array) -> Float[Array, "*times n"]:
         """(u(λ + δ, t) - u(δ, t)) / λ: what decay of the start's own part adds."""
         u = self.method.moved(self.values + self.decay, t)
         alone = self.own(t)
@@ -61,9 +61,9 @@ class Eigen:
         slope = (u - alone) / jnp.where(small, 1, self.values)
         return jnp.where(small, 0, slope)
 
-    def own(self, t: Array) -> Float[Array, ""]:
+    def own(self, t: Array) -> Float[Array, "*times 1"]:
         """u(δ, t)."""
-        return self.method.moved(jnp.full(1, self.decay, self.values.dtype), t)[0]
+        return self.method.moved(jnp.full(1, self.decay, self.values.dtype), t)
 
     def _lost(self, u: Array) -> Array:
         return (self.values <= self._rounding) & (u * self._rounding >= 0.5)

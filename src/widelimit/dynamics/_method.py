@@ -66,8 +66,10 @@ class Method:
         first = 1 + self.beta if self.name == "nesterov" else 1.0
         return 2 * (1 + self.beta) / (2 * first - 1)
 
-    def moved(self, x: Float[Array, " n"], t: Array) -> Float[Array, " n"]:
+    def moved(self, x: Float[Array, " n"], t: Array) -> Float[Array, "*times n"]:
         """u(x, t) for eigenvalues x of at least 0; at x = 0 it is the time that has passed.
+
+        Times are a number, or of shape (times, 1).
 
         Infinite times give 1/x, and where x = 0 the largest number of the type.
         """
@@ -87,7 +89,7 @@ class Method:
 @partial(jax.jit, static_argnames="nesterov")
 def _steps(z: Array, t: Array, beta: Array, *, nesterov: bool) -> Array:
     """Covered way u / η for z = ηx; infinite times give anything."""
-    t = jnp.where(jnp.isinf(t), 0, t)
+    z, t = jnp.broadcast_arrays(z, jnp.where(jnp.isinf(t), 0, t))
     slow = z < (1 - beta) ** 2 / 8
     roots = _by_roots(jnp.where(slow, z, 0), t, beta, nesterov=nesterov)
     return jnp.where(slow, roots, _by_powers(jnp.where(slow, 1, z), t, beta, nesterov=nesterov))
@@ -120,12 +122,13 @@ def _by_powers(z: Array, steps: Array, beta: Array, *, nesterov: bool) -> Array:
         jnp.stack([jnp.stack([1 - c * z, carry * one]), jnp.stack([-z, beta * one])]),
         jnp.stack([c * one, one]),
     )
-    start = (jnp.eye(2, dtype=z.dtype)[:, :, None] + 0 * z, jnp.zeros_like(step[1]))
+    zero = jnp.zeros_like(z)
+    start = (jnp.stack([jnp.stack([one, zero]), jnp.stack([zero, one])]), 0 * step[1])
 
     def after(second: Any, first: Any) -> Any:
         m, a = second
         n, b = first
-        return jnp.einsum("ijz,jkz->ikz", m, n), jnp.einsum("ijz,jz->iz", m, b) + a
+        return jnp.einsum("ij...,jk...->ik...", m, n), jnp.einsum("ij...,j...->i...", m, b) + a
 
     def bit(_: Any, state: Any) -> Any:
         left, power, total = state

@@ -71,12 +71,12 @@ class Closed:
 
     def __call__(self, t: Array) -> tuple[Array, Array]:
         """a(t) and b(t), with a first axis if there are several times."""
-        each = lambda u: jax.vmap(u)(t) if t.ndim else u(t)
-        along = each(self.eigen.moved)[..., None] * self._residual
-        b = jnp.zeros(t.shape, along.dtype)
+        t = t[..., None]
+        along = self.eigen.moved(t)[..., None] * self._residual
+        b = jnp.zeros(t.shape[:-1], along.dtype)
         if self._own is not None:
-            along = along - self._decay * each(self.eigen.mixed)[..., None] * self._own
-            b = -self._decay * each(self.eigen.own)
+            along = along - self._decay * self.eigen.mixed(t)[..., None] * self._own
+            b = -self._decay * self.eigen.own(t)[..., 0]
         return self.eigen.vectors @ along, b
 
 
