@@ -27,9 +27,18 @@ ZERO = jax.tree.map(jnp.zeros_like, PARAMS)
 MOMENTA = {"descent": None, "momentum": 0.9, "nesterov": 0.8}
 
 
+SLOW = pytest.mark.slow
 ROWS = [
-    (method, (0.3, towards), WEIGHTS) for method in MOMENTA for towards in ("start", "zero")
-] + [("descent", (0.0, "start"), None), ("nesterov", (0.0, "zero"), None)]
+    ("descent", (0.3, "start"), WEIGHTS),
+    ("momentum", (0.3, "zero"), WEIGHTS),
+    ("nesterov", (0.0, "start"), None),
+    pytest.param("descent", (0.3, "zero"), WEIGHTS, marks=SLOW),
+    pytest.param("descent", (0.0, "zero"), None, marks=SLOW),
+    pytest.param("momentum", (0.3, "start"), None, marks=SLOW),
+    pytest.param("momentum", (0.0, "start"), WEIGHTS, marks=SLOW),
+    pytest.param("nesterov", (0.3, "zero"), WEIGHTS, marks=SLOW),
+    pytest.param("nesterov", (0.3, "start"), None, marks=SLOW),
+]
 
 
 @pytest.mark.parametrize(("method", "decay", "weights"), ROWS)
@@ -68,7 +77,12 @@ def test_decay_is_that_of_optax():
     close(run.parameters(5), params)
 
 
-@pytest.mark.parametrize("decay", [(0.0, "start"), (0.3, "start"), (0.3, "zero")], ids=str)
+@pytest.mark.parametrize(
+    "decay", [
+        (0.3, "zero"), pytest.param((0.0, "start"), marks=SLOW),
+        pytest.param((0.3, "start"), marks=SLOW),
+    ],
+)  # fmt: skip
 def test_flow_is_the_matrix_exponential_in_weight_space(decay):
     factor, towards = decay
     flat, back = jax.flatten_util.ravel_pytree(PARAMS)
@@ -163,8 +177,8 @@ def test_stops_early_where_other_examples_are_best():
         network, PARAMS, X, y, method="descent", learning_rate=0.01
     )
     found = steps.best_time(X_STAR, y_star)
-    every = 0.5 * jnp.sum((steps.outputs(X_STAR, np.arange(2000)) - y_star) ** 2, (1, 2))
-    assert 0 < found.time < 1999
+    every = 0.5 * jnp.sum((steps.outputs(X_STAR, np.arange(3000)) - y_star) ** 2, (1, 2))
+    assert 0 < found.time < 2999
     assert found.time == int(jnp.argmin(every))
 
 
