@@ -239,3 +239,20 @@ def test_times_may_be_traced():
     slope = jax.grad(lambda t: run.loss(t))(0.7)
     h = 1e-5
     np.testing.assert_allclose(slope, (run.loss(0.7 + h) - run.loss(0.7 - h)) / (2 * h), rtol=1e-6)
+
+
+@pytest.mark.parametrize("given", [
+    {}, {"method": "nesterov", "momentum": 0.9, "weight_decay": 0.1, "decay_towards": "zero"},
+])  # fmt: skip
+def test_single_precision(given):
+    short = lambda tree: jax.tree.map(lambda a: a.astype(jnp.float32), tree)
+    rate = np.float64(0.02)
+    run = wl.dynamics.linearized(
+        network, short(PARAMS), short(X), short(Y), learning_rate=rate, **given
+    )
+    exact = wl.dynamics.linearized(network, PARAMS, X, Y, learning_rate=rate, **given)
+    for t in (0, 20, np.inf):
+        found = run.outputs(short(X_STAR), t)
+        assert found.dtype == jnp.float32
+        close(found, exact.outputs(X_STAR, t), 2e-4 if np.isfinite(t) else 2e-2)
+    assert run.parameters(20)["w"].dtype == jnp.float32
