@@ -30,12 +30,19 @@ SEEDS = {64: 10, 128: 10, 256: 10, 512: 8, 1024: 6, 2048: 8, 4096: 6}
 EXAMPLES, SHOWN = 64, 6
 
 EARLY = 16
+
+
+def share(row, name, k):
+    """A deviation as a share of how far the outputs moved; both depend on the draw alike."""
+    return row[name][k] / row["movement"][k]
+
+
 MOVED = lambda r: r["movement"][-1]
 COLUMNS = {
-    "own early": lambda r: r["own"][TIMES.index(EARLY)],
-    "own": lambda r: r["own"][-1],
-    "limit early": lambda r: r["limit"][TIMES.index(EARLY)],
-    "limit": lambda r: r["limit"][-1],
+    "own early": lambda r: share(r, "own", TIMES.index(EARLY)),
+    "own": lambda r: share(r, "own", -1),
+    "limit early": lambda r: share(r, "limit", TIMES.index(EARLY)),
+    "limit": lambda r: share(r, "limit", -1),
     "drift": lambda r: r["kernel_drift"],
     "weights": lambda r: r["weights"],
 }
@@ -235,12 +242,13 @@ def report(rows):
         f"{TIMES[-1]} steps at a quarter", "of the largest stable learning rate, trained in "
         "float32.", "",
         "## Widths", "",
-        f"{EXAMPLES} training and {EXAMPLES} test digits, ten outputs. Root mean square over the "
-        "test outputs, mean over seeds ± standard", "error: how far outputs moved in all steps; "
-        "how far the network is from the prediction of its own tangent kernel at", "initialisation "
-        "(*own*), and from that of the infinitely wide network that starts at the same outputs "
-        f"(*infinite*), after {EARLY} steps and after", f"{TIMES[-1]}; relative change of the "
-        "tangent kernel (its mean over outputs) and of the middle weight matrix.", "",
+        f"{EXAMPLES} training and {EXAMPLES} test digits, ten outputs; means over seeds ± standard "
+        "error. How far the test outputs moved in all", "steps (root mean square). How far the "
+        "network is from the prediction of its own tangent kernel at initialisation (*own*), and",
+        "from that of the infinitely wide network that starts at the same outputs (*infinite*), "
+        f"after {EARLY} steps and after {TIMES[-1]}, as a share of how far", "the outputs have "
+        "moved by then. The relative change of the tangent kernel (its mean over outputs) and of "
+        "the middle weight matrix.", "",
         f"| width | seeds | outputs moved | own, step {EARLY} | own, step {TIMES[-1]} | infinite, "
         f"step {EARLY} | infinite, step {TIMES[-1]} | kernel drift | weights |",
         "|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
@@ -266,7 +274,7 @@ def report(rows):
         "", "Slopes are of log against log, one point for each network, with the standard error of "
         "the fit. Lee et al. 2019 prove", "that the deviation from the own kernel's prediction "
         "falls as width^(-1/2) or faster. The kernel at initialisation", "differs from the limit "
-        "by width^(-1/2); late in training that deviation falls more slowly at these widths,",
+        "by width^(-1/2); late in training that deviation falls more slowly at narrow widths,",
         "presumably because directions with small eigenvalues, in which the two kernels differ "
         "most, have been learned by then.", "",
     ]  # fmt: skip
@@ -322,9 +330,9 @@ def draw(by_width, slopes, mean, cov, ensembles):
         slope = slopes[name][0]
         label = f"{label}: slope {slope[0]:.2f} ± {slope[1]:.2f}"
         a.plot(widths, means, "-o", color=colour, markersize=4, linewidth=1.3, label=label)
-    guide = 0.55 * np.exp(np.mean([np.log(r["own"][-1]) for r in by_width[512]]))
+    guide = 0.55 * np.exp(np.mean([np.log(COLUMNS["own"](r)) for r in by_width[512]]))
     a.plot(widths, guide * (widths / 512.0) ** -0.5, ":", color="0.4", label="width$^{-1/2}$")
-    a.set(xscale="log", yscale="log", xlabel="width", ylabel="RMS deviation of test outputs")
+    a.set(xscale="log", yscale="log", xlabel="width", ylabel="deviation / movement of test outputs")
     a.xaxis.set_major_locator(FixedLocator(widths))
     a.xaxis.set_major_formatter(ScalarFormatter())
     a.yaxis.set_major_locator(FixedLocator([0.01, 0.02, 0.05, 0.1, 0.2, 0.5]))
