@@ -10,7 +10,7 @@ import widelimit
 ROOT = Path(widelimit.__file__).parent
 
 FLOORS = [
-    {"errors", "precision"},
+    {"errors", "precision", "batches"},
     {"graph", "duals", "tiles"},
     {"trace", "priors", "limit"},
     {"models"},
@@ -23,6 +23,7 @@ FLOORS = [
 MAY_IMPORT = {
     "errors": set(),
     "precision": set(),
+    "batches": set(),
     "duals": {"errors", "precision"},
     "tiles": {"errors"},
     "graph": {"errors"},
@@ -31,10 +32,12 @@ MAY_IMPORT = {
     "priors": {"errors", "precision"},
     "models": {"priors", "errors"},
     "nn": {"priors", "models", "errors"},
-    "kernel": {"trace", "graph", "limit", "models", "priors", "tiles", "errors"},
-    "tangent": {"models", "tiles", "errors"},
-    "finite": {"tangent", "tiles", "kernel", "models", "priors", "trace", "graph", "errors"},
-    "dynamics": {"tangent", "models", "errors"},
+    "kernel": {"batches", "trace", "graph", "limit", "models", "priors", "tiles", "errors"},
+    "tangent": {"batches", "models", "tiles", "errors"},
+    "finite": {
+        "batches", "tangent", "tiles", "kernel", "models", "priors", "trace", "graph", "errors",
+    },
+    "dynamics": {"batches", "tangent", "models", "errors"},
     "predict": {"dynamics", "kernel", "priors", "models", "graph", "tiles", "errors"},
     "estimators": {"predict", "kernel", "models", "nn", "priors", "precision", "errors"},
     "cli": {

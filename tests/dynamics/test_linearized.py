@@ -173,6 +173,11 @@ def test_stops_early_where_other_examples_are_best():
     assert 0 < best.time < np.inf
     np.testing.assert_allclose(losses(np.array([best.time]))[0], best.loss, rtol=1e-12)
     np.testing.assert_allclose([best.start, best.end], losses(np.array([0, np.inf])), rtol=1e-9)
+
+
+@pytest.mark.slow
+def test_stops_at_the_best_step():
+    y, y_star = X[:, :2] + 0.5 * Y, X_STAR[:, :2]
     steps = wl.dynamics.linearized(
         network, PARAMS, X, y, method="descent", learning_rate=0.01
     )
@@ -242,7 +247,8 @@ def test_times_may_be_traced():
 
 
 @pytest.mark.parametrize("given", [
-    {}, {"method": "nesterov", "momentum": 0.9, "weight_decay": 0.1, "decay_towards": "zero"},
+    pytest.param({}, marks=SLOW),
+    {"method": "nesterov", "momentum": 0.9, "weight_decay": 0.1, "decay_towards": "zero"},
 ])  # fmt: skip
 def test_single_precision(given):
     short = lambda tree: jax.tree.map(lambda a: a.astype(jnp.float32), tree)

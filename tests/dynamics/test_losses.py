@@ -84,7 +84,9 @@ def test_cross_entropy_is_the_limit_of_small_steps():
     close(run.outputs(X_STAR, 4.0), (4 * once[1] - once[0]) / 3, 1e-7)
 
 
-@pytest.mark.parametrize(("method", "beta"), [("descent", None), ("nesterov", 0.8)])
+@pytest.mark.parametrize(("method", "beta"), [
+    ("nesterov", 0.8), pytest.param("descent", None, marks=pytest.mark.slow)
+])  # fmt: skip
 def test_steps_are_those_of_the_optimizer(method, beta):
     run = wl.dynamics.linearized(
         network, PARAMS, X, LABELS, loss=cross_entropy, method=method, momentum=beta,
@@ -102,6 +104,7 @@ def test_steps_are_those_of_the_optimizer(method, beta):
     assert float(run.loss(30)) < float(run.loss(0))
 
 
+@pytest.mark.slow
 def test_descent_of_the_squared_loss_by_steps_is_the_closed_form():
     given = {"method": "momentum", "momentum": 0.7, "learning_rate": 0.05, "weight_decay": 0.1}
     closed = wl.dynamics.linearized(network, PARAMS, X, Y, **given)
@@ -166,16 +169,16 @@ def limit():
     return wl.kernel(f, [s(64, 4), s(1, 64)])
 
 
-def test_an_infinite_network_moves_like_the_mean_of_its_distribution(limit):
-    for given in (
-        {"learning_rate": 0.3},
-        {"method": "nesterov", "momentum": 0.9, "learning_rate": 0.02, "weight_decay": 0.1},
-    ):
-        mean = wl.predict.gradient_flow(limit, X, Y, mean=0.5, **given)
-        run = wl.dynamics.of_kernel(limit.ntk, X, Y, start=0.5, **given)
-        times = [0, 1, 40, np.inf]
-        close(run.outputs(X_STAR, times), mean.mean(X_STAR, times), 1e-12)
-        close(run.train_outputs(times), mean.train_mean(times), 1e-12)
+@pytest.mark.parametrize("given", [
+    {"method": "nesterov", "momentum": 0.9, "learning_rate": 0.02, "weight_decay": 0.1},
+    pytest.param({"learning_rate": 0.3}, marks=pytest.mark.slow),
+])  # fmt: skip
+def test_an_infinite_network_moves_like_the_mean_of_its_distribution(limit, given):
+    mean = wl.predict.gradient_flow(limit, X, Y, mean=0.5, **given)
+    run = wl.dynamics.of_kernel(limit.ntk, X, Y, start=0.5, **given)
+    times = [0, 1, 40, np.inf]
+    close(run.outputs(X_STAR, times), mean.mean(X_STAR, times), 1e-12)
+    close(run.train_outputs(times), mean.train_mean(times), 1e-12)
     best = mean.best_time(X_STAR, Y_STAR)
     assert run.best_time(X_STAR, Y_STAR) == pytest.approx(best, rel=1e-6)
 
@@ -203,6 +206,7 @@ def test_an_infinite_network_learns_labels(limit):
     close(run.outputs(X_STAR, 2.0), end[6:], 1e-8)
 
 
+@pytest.mark.slow
 def test_the_kernel_of_a_finite_network_is_enough_to_predict_it():
     start = lambda x: jax.vmap(lambda e: network(PARAMS, e))(x)
     kernel = lambda a, b: wl.empirical_ntk(network, PARAMS, a, b)

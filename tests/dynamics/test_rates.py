@@ -51,11 +51,11 @@ def test_bounds_hold_at_the_stated_probability(spectrum):
 def test_bounds_narrow_with_the_steps():
     matrix = random_spectrum(np.linspace(0, 1, 200) ** 4)
     bounds = [
-        wl.dynamics.largest_eigenvalue(Operator(matrix), steps=k) for k in (10, 40, 500)
+        wl.dynamics.largest_eigenvalue(Operator(matrix), steps=k) for k in (10, 500)
     ]
     assert all(b.lower <= 1 + 1e-9 and b.upper >= 1 - 1e-9 for b in bounds)
     ratios = [b.upper / b.lower - 1 for b in bounds]
-    assert all(b < a for a, b in zip(ratios, ratios[1:])) and ratios[-1] < 3e-3
+    assert 3e-3 < ratios[0] < 3 and ratios[1] < 3e-3
 
 
 def test_the_operator_of_a_network_is_the_matrix():

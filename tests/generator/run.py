@@ -1,11 +1,12 @@
 """Generate random networks and compare what the library says of each with Monte Carlo.
 
-Run as ``python tests/generator/run.py --count 300 --seed 0``.
+Run as ``python tests/generator/run.py --kind spatial --count 300 --seed 0``.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 import time
@@ -17,11 +18,12 @@ CHEAP = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=
 """Compilation takes most of the time, and every network is compiled anew."""
 
 
-def run(seeds: range, *, illegal: float = 0.12, verbose: bool = False) -> list:
+def run(seeds: range, *, kind: str = "dense", illegal: float = 0.12, verbose: bool = False) -> list:
     """The verdicts on the networks of these seeds."""
     import jax
     from judge import judge
-    from program import generate
+
+    generate = importlib.import_module({"dense": "writer", "spatial": "spatial"}[kind]).generate
 
     verdicts = []
     for i, seed in enumerate(seeds):
@@ -45,6 +47,8 @@ def summary(verdicts: list) -> str:
     kinds = Counter(v.kind for v in verdicts)
     errors = Counter(v.error for v in verdicts if v.kind == "refused")
     read = [v for v in verdicts if v.kind == "read"]
+    drawn = Counter(name for v in verdicts for name in set(v.features))
+    done = Counter(name for v in read for name in set(v.features))
     primitives = sorted(set().union(*(v.primitives for v in verdicts)))
     in_read = set().union(*(v.primitives for v in read)) if read else set()
     lines = [
@@ -57,6 +61,8 @@ def summary(verdicts: list) -> str:
         f"silent wrong        {kinds['silent']}",
         f"worst z (read)      {max((v.z for v in read), default=0):.2f}",
         f"escalated           {sum(v.stage > 0 for v in read)}",
+        "read by feature     " + ", ".join(
+            f"{name} {done[name]}/{drawn[name]}" for name in sorted(drawn)),
         f"primitives          {len(primitives)} generated, {len(in_read)} in networks read",
         "    " + " ".join(primitives),
     ]
@@ -66,6 +72,7 @@ def summary(verdicts: list) -> str:
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kind", choices=("dense", "spatial"), default="dense")
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--illegal", type=float, default=0.12, help="share of illegal blocks")
@@ -79,7 +86,7 @@ def main() -> int:
     jax.config.update("jax_enable_x64", True)
     start = time.perf_counter()
     seeds = range(options.seed, options.seed + options.count)
-    verdicts = run(seeds, illegal=options.illegal, verbose=options.verbose)
+    verdicts = run(seeds, kind=options.kind, illegal=options.illegal, verbose=options.verbose)
     if options.refused:
         for v in verdicts:
             if v.kind == "refused":

@@ -99,6 +99,29 @@ def scanned(p, xs):
     return top(p[2], hs)
 
 
+def written(p, x):
+    """Places set, added to and multiplied, and whole axes repeated."""
+    h = conv(p[0], x).at[0].set(0.0).at[1:3, ::2].add(0.7)
+    h = relu(h.at[:, 1].multiply(2.0).at[jnp.array([3, 2])].set(h[:2]))
+    return top(p[2], relu(conv(p[1], jnp.tile(h[:2], (1, 2, 1)).at[0, 3].add(h[1, 0]))))
+
+
+def looked_up(p, x):
+    """Rows of a table and of a layer; what is outside of them is zero."""
+    h = jnp.take(p[0], x, axis=0) + p[0].at[x + 2].get(mode="fill", fill_value=0.0)
+    h = erf(h @ p[1].T / np.sqrt(N))
+    h = h.at[x[::-1]].get(mode="fill", fill_value=0.0) + jnp.take(h, jnp.array([1, 3, 0, 0]), 0)
+    return dense(p[2], h.mean(0))
+
+
+def class_token(p, x):
+    """Patches of an image behind a token of their own, and positions for all of them."""
+    patches = conv(p[0], x, (2, 2), "VALID").reshape(4, N)
+    h = jnp.concatenate([p[1], patches]) + 0.5 * p[2]
+    a, b = jnp.unstack((h @ p[3].T / np.sqrt(N)).reshape(5, 2, N), axis=1)
+    return dense(p[4], (relu(a) * b)[0] + relu(h).mean(0))
+
+
 BODY = ((3, 3, 3, N), (3, 3, N, N), (OUT, N))
 CAUSAL = np.tril(np.ones((4, 4), bool))
 
@@ -153,5 +176,8 @@ ROWS = (
         (3, 5)),
     Row("graph_edges", edges, ((N, 5), (N, N), (N, N), (OUT, N)), TOKENS),
     Row("embedding", tokens, ((7, N), (4, N), (N, N), (OUT, N), (N, N)), (4,), vocabulary=7),
+    Row("written", written, BODY, IMAGE),
+    Row("looked_up", looked_up, ((5, N), (N, N), (OUT, N)), (4,), vocabulary=5),
+    Row("class_token", class_token, ((2, 2, 3, N), (1, N), (5, N), (2 * N, N), (OUT, N)), IMAGE),
     Row("recurrent_convolution", scanned, ((3, 3, N), (3, N, N), (OUT, N)), (3, 4, 3)),
 )

@@ -59,9 +59,18 @@ def pooled_over_width(p, x):
     return jax.lax.reduce_window(h, 0.0, jax.lax.add, (1, 2), (1, 2), "VALID").mean(0)
 
 
+def channels_and_positions(p, x):
+    """Half of the channels as positions, and one such half once more as channels."""
+    h = jnp.pad((x @ p[2]).reshape(8, -1), [(1, 1), (0, 0)], mode="symmetric")
+    return jax.lax.conv_general_dilated(
+        h[None], p[10], (1,), "VALID", dimension_numbers=("NWC", "WIO", "NWC")
+    )[0].mean(0)
+
+
 SHAPES = [
     struct(H, 5, D), struct(H, 5, D), struct(5, N), struct(H * D, 4), struct(H, 5, D),
     struct(H, D, 4), struct(6, 4), struct(3, 3, 1, N), struct(4, N), struct(3, 3, 3, N),
+    struct(2, N // 2, 4),
 ]
 CASES = [
     (sum_meets_its_summand, wl.SharedAcrossWidthError),
@@ -71,6 +80,7 @@ CASES = [
     (relu_behind_depthwise, wl.NotGaussianError),
     (max_pooling, wl.OrderStatisticError),
     (pooled_over_width, wl.UnsupportedPrimitiveError),
+    (channels_and_positions, wl.MisalignedWidthError),
 ]
 
 

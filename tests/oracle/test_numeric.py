@@ -26,7 +26,22 @@ def loops(w, x):
     return spread, many, chosen, jnp.where(every > 0, 1.0, jnp.cumsum(every, 0))
 
 
-@pytest.mark.parametrize("f", [layers, loops], ids=lambda f: f.__name__)
+def convolutions(w, x):
+    conv = jax.lax.conv_general_dilated
+    image = x.reshape(1, 6, 2, 2) + x[:, :1].reshape(1, 6, 1, 1)
+    filters = w.reshape(2, 2, 2, 2)
+    a = conv(image, filters, (2, 1), [(1, 2), (-1, 1)], (1, 3), (2, 1),
+             dimension_numbers=("NHWC", "HWIO", "NCHW"))
+    b = conv(image, w.reshape(2, 2, 1, 4), (1, 1), "SAME", feature_group_count=2,
+             dimension_numbers=("NHWC", "HWIO", "HWNC"))
+    c = jax.lax.reduce_window(image, 0.0, jax.lax.add, (1, 3, 2, 1), (1, 2, 1, 1), "SAME")
+    d = jax.lax.pad(image, 0.5, [(0, 0, 0), (-1, 2, 1), (1, -1, 2), (0, 0, 0)])
+    each = jax.vmap(lambda u, v: conv(u, v, (1,), "VALID"))(
+        x.reshape(3, 1, 2, 4), w[:3].reshape(3, 1, 2, 2))
+    return a, b, c, d, each, jax.lax.cumsum(x, 1, reverse=True)
+
+
+@pytest.mark.parametrize("f", [layers, loops, convolutions], ids=lambda f: f.__name__)
 def test_agrees_with_jax(f, rng):
     w, x = jnp.asarray(rng.normal(size=(4, 4))), jnp.asarray(rng.normal(size=(6, 4)))
 

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from widelimit.batches import check_inputs, length
 from widelimit.dynamics._loss import Loss
 from widelimit.dynamics._plan import Plan
 from widelimit.dynamics._training import Training
-from widelimit.tangent._batches import batches, length
 
 
 def of_kernel(
@@ -90,10 +90,7 @@ def of_kernel(
         decay_towards="start", loss=loss, rtol=rtol, atol=atol, solver=solver,
         max_steps=max_steps,
     )  # fmt: skip
-    x, _, _ = batches(x, None)
-    if length(x) == 0:
-        msg = "x holds no examples"
-        raise ValueError(msg)
+    x, _, _ = check_inputs(x, None)
     source = _Kernel(kernel, x, start, outputs, np.shape(y)[1:] if loss is None else None)
     return Training(source, x, y, plan)
 
@@ -131,7 +128,7 @@ class _Kernel:
             raise ValueError(msg)
 
     def batch(self, x: PyTree) -> PyTree:
-        return batches(x, self._x)[0]
+        return check_inputs(x, self._x)[0]
 
     def start(self, x: PyTree) -> Array:
         shape = (length(x), *self.outputs)

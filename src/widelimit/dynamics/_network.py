@@ -8,11 +8,11 @@ import jax
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from widelimit.batches import check_inputs
 from widelimit.dynamics._loss import Loss
 from widelimit.dynamics._plan import Plan
 from widelimit.dynamics._training import Training
 from widelimit.tangent import empirical_ntk
-from widelimit.tangent._batches import batches, length
 from widelimit.tangent._problem import problem
 from widelimit.tangent._vectors import forward, weighted
 
@@ -118,10 +118,7 @@ def linearized(
         decay_towards=decay_towards, loss=loss, rtol=rtol, atol=atol, solver=solver,
         max_steps=max_steps,
     )  # fmt: skip
-    x, _, _ = batches(x, None)
-    if length(x) == 0:
-        msg = "x holds no examples"
-        raise ValueError(msg)
+    x, _, _ = check_inputs(x, None)
     return Linearized(_Network(f, params, x, trainable, weights, memory), x, y, plan)
 
 
@@ -133,7 +130,7 @@ class _Network:
     def __init__(
         self, f: Any, params: Any, x: PyTree, trainable: Any, weights: Any, memory: int
     ) -> None:
-        _, _, example = batches(x, None)
+        _, _, example = check_inputs(x, None)
         self._problem = p = problem(f, params, example, trainable, weights)
         if len(p.outputs) != 1:
             msg = f"expected a network that returns one array, this one returns {len(p.outputs)}"
@@ -159,7 +156,7 @@ class _Network:
         self._pull = jax.jit(lambda arrays, x, seed: back(arrays, x)(seed)[0])
 
     def batch(self, x: PyTree) -> PyTree:
-        return batches(x, self._x)[0]
+        return check_inputs(x, self._x)[0]
 
     def start(self, x: PyTree) -> Array:
         return self._values(self._problem.arrays, x)

@@ -10,12 +10,12 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PyTree
 
+from widelimit.batches import check_inputs, length
 from widelimit.dynamics._largest import top_ritz
 from widelimit.dynamics._loss import Loss, checked_targets, require_scalar, squared
 from widelimit.dynamics._training import Training
 from widelimit.models import parts
 from widelimit.tangent import empirical_ntk
-from widelimit.tangent._batches import batches, length
 from widelimit.tangent._blocks import as_matrix
 from widelimit.tangent._spectrum import alignment
 from widelimit.tangent._vectors import forward
@@ -45,10 +45,7 @@ class Tracker:
         self, f: Any, params: Any, x: PyTree, y: PyTree, loss: Loss | None,
         prediction: Training | None, sharpness_steps: int, kernel: bool, trace_axes: Any, key: Any,
     ) -> None:  # fmt: skip
-        self._x, _, example = batches(x, None)
-        if length(self._x) == 0:
-            msg = "x holds no examples"
-            raise ValueError(msg)
+        self._x, _, example = check_inputs(x, None)
         # A module is a network without parameters of its own beside it.
         self._network = (lambda p: (p, None)) if params is None else lambda p: (f, p)
         self._origin = origin = parts(f, params)

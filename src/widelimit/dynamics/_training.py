@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from widelimit.batches import length
 from widelimit.dynamics._loss import Loss, checked_targets, require_scalar, squared
 from widelimit.dynamics._ode import Solved
 from widelimit.dynamics._paths import Closed, Stepped, System
 from widelimit.dynamics._plan import Plan
 from widelimit.dynamics._stopping import BestTime, best_time
 from widelimit.dynamics._times import checked
-from widelimit.tangent._batches import length
 from widelimit.tangent._blocks import as_matrix
 
 

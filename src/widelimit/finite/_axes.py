@@ -61,7 +61,7 @@ def _contracted(node: n.Source) -> _Contracted:
     sizes = node.operand.channels
     if isinstance(node, n.Weighted):
         return _Contracted((), {k: k for k in range(len(sizes))}, {})
-    own = node.draw.index.ndim - 1
+    own = node.draw.own
     left_sizes = node.channels[own:]
     for count in range(len(sizes), -1, -1):
         for summed in itertools.combinations(range(len(sizes)), count):
@@ -154,7 +154,7 @@ class Axes:
             return
         match node:
             case n.Source():
-                own = node.draw.index.ndim - 1
+                own = node.draw.own
                 if channel < own:
                     yield from _varying(node.draw, channel, self.graph.leaves[node.draw.leaf])
                 found = self._contracted.get(id(node)) or _contracted(node)
@@ -162,7 +162,7 @@ class Axes:
                     if c == channel:
                         yield from self.origin(node.operand, k)
             case n.Entry() | n.Tangent():
-                if channel < node.draw.index.ndim - 1:
+                if channel < node.draw.own:
                     yield from _varying(node.draw, channel, self.graph.leaves[node.draw.leaf])
                 if isinstance(node, n.Tangent):
                     yield from self.origin(node.factor.node, channel)
@@ -229,7 +229,7 @@ class Axes:
         if not groups:
             return
         leaf = self.graph.leaves[node.draw.leaf]
-        last = node.draw.index.ndim - 1
+        last = node.draw.own
         inner = _varying(node.draw, last, leaf)
         if not inner:
             return

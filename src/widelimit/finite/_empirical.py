@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from widelimit.kernel import Kernel, Kernels, check_inputs
+from widelimit.batches import check_inputs
+from widelimit.kernel import Kernel, Kernels
 from widelimit.models import Description
 from widelimit.trace import Graph
 from widelimit.trace.arrays import Array as Seen

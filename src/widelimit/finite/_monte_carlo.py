@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from widelimit.batches import check_inputs
 from widelimit.finite._empirical import draw, floating
-from widelimit.kernel import Kernels, check_inputs
+from widelimit.kernel import Kernels
 from widelimit.models import Description, describe
 from widelimit.tangent import empirical_nngp, empirical_ntk
 from widelimit.tiles import watched

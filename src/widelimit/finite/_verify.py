@@ -17,6 +17,7 @@ from jaxtyping import PyTree
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from widelimit.batches import check_inputs
 from widelimit.errors import NarrowWidthWarning
 from widelimit.finite._axes import last_layer
 from widelimit.finite._empirical import CHANNELS, is_linear, of_key, sampler
@@ -30,7 +31,7 @@ from widelimit.finite._statistics import (
     summary,
 )
 from widelimit.finite._widen import CannotWidenError, Network, network, widen
-from widelimit.kernel import Kernel, check_inputs
+from widelimit.kernel import Kernel
 from widelimit.models import Description, describe
 from widelimit.priors import Prior
 

@@ -42,14 +42,15 @@ class Builder:
                 self.nodes.append(node)
         return self._table[key]
 
-    def draw(self, leaf: int, index: np.ndarray) -> Draw:
-        """The draw of these entries, the same object for the same entries."""
-        view = (index.__array_interface__["data"][0], index.strides, index.shape, index.dtype.str)
+    def draw(self, leaf: int, entries: np.ndarray, own: int) -> Draw:
+        """The draw of these entries, ``own`` axes of channels first; equal views are one object."""
+        data = entries.__array_interface__["data"][0]
+        view = (data, entries.strides, entries.shape, entries.dtype.str, own)
         known = self._table.get(("view", leaf, view))
         if known is None:
-            self._keep.append(index)
-            key = ("draw", leaf, fingerprint(index))
-            known = self._once(key, lambda: Draw(leaf, index))
+            self._keep.append(entries)
+            key = ("draw", leaf, own, fingerprint(entries))
+            known = self._once(key, lambda: Draw(leaf, entries, own))
             self._table[("view", leaf, view)] = known
         return known
 
@@ -261,6 +262,7 @@ class Builder:
         pure: bool = False,
         name: str = "map",
         along: Callable[..., Any] | None = None,
+        weighs: bool = False,
     ) -> n.Field:
         """A linear map over position axes; a pure selection goes inside pointwise nodes."""
         untouched = tuple(k for k in range(len(operand.shape)) if k not in acted)
@@ -286,7 +288,9 @@ class Builder:
             terms = 1 if selects or pure else math.prod(operand.shape[k] for k in acted)
             self.sizes.note(moved, self.sizes.of(known).times(Size(math.log(max(terms, 1)))))
             assert isinstance(rest, n.Field)
-            options = {"selects": selects, "pure": pure, "name": name, "along": along}
+            options = {
+                "selects": selects, "pure": pure, "name": name, "along": along, "weighs": weighs,
+            }
             linear = self.map(rest, acted, out, function, values, **options)  # type: ignore[arg-type]
             return self.add(shape, operand.channels, [whole(moved), whole(linear)])
         self._keep.append(function)
@@ -305,6 +309,7 @@ class Builder:
                 selects or pure,
                 name,
                 along,
+                weighs,
             ),
         )
 

@@ -43,17 +43,17 @@ def permute(b: Builder, field: n.Field, order: tuple[int, ...]) -> n.Field:
     def visit(node: n.Field) -> n.Field:
         match node:
             case n.Source(draw=draw):
-                own = draw.index.ndim - 1
+                own = draw.own
                 if own != len(node.channels):
                     msg = "reordering channels of a partly contracted field"
                     raise NotImplementedError(msg)
-                moved = np.transpose(draw.index, (*order, own))
+                moved = _reordered(b, draw, order)
                 operand = node.operand
                 if isinstance(node, n.Weighted):
                     assert isinstance(operand, n.Field)
                     operand = visit(operand)
                 return b.resourced(
-                    node, channels, draw=b.draw(draw.leaf, moved), operand=operand
+                    node, channels, draw=moved, operand=operand
                 )
             case n.Copied(operand=operand, own=own):
                 places = [order.index(k) for k in own]
@@ -66,8 +66,7 @@ def permute(b: Builder, field: n.Field, order: tuple[int, ...]) -> n.Field:
                 full = (*order, *range(len(order), len(order) + summed))
                 return b.overlap(permute(b, operand, full), summed)
             case n.Entry(draw=draw) | n.Tangent(draw=draw):
-                moved = np.transpose(draw.index, (*order, draw.index.ndim - 1))
-                return _with_draw(b, node, b.draw(draw.leaf, moved), channels, visit_part)
+                return _with_draw(b, node, _reordered(b, draw, order), channels, visit_part)
         return _through(b, node, channels, visit_part)
 
     def visit_part(p: Part) -> Part:
@@ -76,6 +75,15 @@ def permute(b: Builder, field: n.Field, order: tuple[int, ...]) -> n.Field:
         return p
 
     return visit(field)
+
+
+def _reordered(b: Builder, draw: n.Draw, order: tuple[int, ...]) -> n.Draw:
+    rest = range(draw.own, draw.entries.ndim)
+    return b.draw(draw.leaf, np.transpose(draw.entries, (*order, *rest)), draw.own)
+
+
+def _changed(b: Builder, draw: n.Draw, index: np.ndarray) -> n.Draw:
+    return b.draw(draw.leaf, index, index.ndim - 1)
 
 
 def _change(
@@ -97,10 +105,10 @@ def _change(
 
         match node:
             case n.Source(draw=draw):
-                own = draw.index.ndim - 1
+                own = draw.own
                 moved, operand = draw, node.operand
                 if k < own:
-                    moved = b.draw(draw.leaf, change(draw.index, k))
+                    moved = _changed(b, draw, change(draw.index, k))
                 if k >= own or isinstance(node, n.Weighted):
                     assert isinstance(operand, n.Field)
                     operand = visit(operand, k if k < own else k - own)
@@ -118,7 +126,7 @@ def _change(
                 summed = len(operand.channels) - len(node.channels)
                 return b.overlap(visit(operand, k), summed)
             case n.Entry(draw=draw) | n.Tangent(draw=draw):
-                moved = b.draw(draw.leaf, change(draw.index, k))
+                moved = _changed(b, draw, change(draw.index, k))
                 return _with_draw(b, node, moved, channels, visit_part)
             case n.Spread():
                 msg = "changing the channels beside a spread axis"
@@ -151,7 +159,7 @@ def _through(
             out = node.shape[len(node.shape) - node.n_out :]
             return b.map(
                 operand, node.acted, out, node.function, node.values,
-                selects=node.selects, name=node.name, along=node.along,
+                selects=node.selects, name=node.name, along=node.along, weighs=node.weighs,
             )
         case n.Together():
             operands = tuple(

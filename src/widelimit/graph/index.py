@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -82,10 +84,31 @@ class Relation(enum.Enum):
 
 @dataclass(frozen=True, eq=False)
 class Draw:
-    """Random numbers of one parameter: ``index`` has one axis per channel, then one flat axis."""
+    """Random numbers of one parameter: some axes of channels, then the axes of one channel's.
+
+    Attributes
+    ----------
+    leaf
+        The number of the parameter.
+    entries
+        Flat indices, as a view where they are one.
+    own
+        The number of axes that are channels.
+    """
 
     leaf: int
-    index: np.ndarray
+    entries: np.ndarray
+    own: int
+
+    @cached_property
+    def index(self) -> np.ndarray:
+        """The flat indices with one axis per channel, then one flat axis."""
+        return self.entries.reshape(*self.entries.shape[: self.own], self.count)
+
+    @property
+    def count(self) -> int:
+        """The number of entries of a channel."""
+        return math.prod(self.entries.shape[self.own :])
 
     def relation(self, other: Draw) -> Relation:
         """Whether two draws are the same numbers, different ones, or overlap otherwise."""
@@ -95,7 +118,7 @@ class Draw:
             return Relation.DISJOINT
         if same(self.index, other.index):
             return Relation.SAME
-        if disjoint(self.index, other.index):
+        if disjoint(self.entries, other.entries):
             return Relation.DISJOINT
         return Relation.OVERLAP
 

@@ -196,8 +196,18 @@ class Weighted(Source):
         """The parameter's own numbers, and those of the operand that they multiply."""
         return unique_draws((self.draw, *draws_of(self.operand)))
 
+    @cached_property
+    def alike(self) -> frozenset[int]:
+        """As the operand: weights of their own do not make copies independent."""
+        return self.operand.alike if isinstance(self.operand, Field) else frozenset()
 
-OVERLAPS = Draw(-1, np.zeros((1,), int))
+    @cached_property
+    def alone(self) -> bool:
+        """As the operand."""
+        return isinstance(self.operand, Field) and self.operand.alone
+
+
+OVERLAPS = Draw(-1, np.zeros((1,), int), 0)
 """Stands for the random numbers of all overlaps: which of them are related, their moments say."""
 
 
@@ -335,7 +345,8 @@ class Map(Rearranged):
     ``function(block, *values)`` takes the ``acted`` axes of one example, in that order, and
     returns the last ``n_out`` axes of this node. ``selects`` says that each output is one of the
     inputs or zero, so that the map commutes with taking the diagonal. A map of one axis to one
-    axis may come with ``along(array, axis)``, the same map of one axis of any array.
+    axis may come with ``along(array, axis)``, the same map of one axis of any array. ``weighs``
+    says that the values are factors, as in a product with a known matrix.
     """
 
     acted: tuple[int, ...]
@@ -345,11 +356,7 @@ class Map(Rearranged):
     selects: bool
     name: str
     along: Callable[..., Any] | None = field(default=None, repr=False)
-
-    @property
-    def weighs(self) -> bool:
-        """Whether the values are factors, as in a product with a known matrix."""
-        return self.name == "dot_general"
+    weighs: bool = False
 
     @property
     def untouched(self) -> tuple[int, ...]:

@@ -139,7 +139,7 @@ class Sizes:
 
 def _terms(node: n.Source) -> int:
     """How many entries of the parameter add up in one channel; of a table one is looked up."""
-    return 1 if isinstance(node.operand, n.OneHot) else math.prod(node.draw.index.shape[-1:])
+    return 1 if isinstance(node.operand, n.OneHot) else node.draw.count
 
 
 def _unusual(size: float) -> float:

@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from widelimit.batches import float_dtype
 from widelimit.errors import WideLimitError
 from widelimit.graph import nodes as n
 from widelimit.graph.walk import children, reachable
-from widelimit.kernel._inputs import float_dtype
 from widelimit.limit.activations import Activations
 from widelimit.limit.evaluate import ZERO, Evaluation, Side, deep
 from widelimit.limit.moments import moment

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from widelimit.batches import check_inputs, example_of
 from widelimit.graph.show import table
 from widelimit.kernel._cancelled import check_suspects
-from widelimit.kernel._inputs import check_inputs, example_of
 from widelimit.kernel._output import as_output
 from widelimit.kernel._program import Program
 from widelimit.limit.evaluate import Sampling
@@ -221,8 +221,22 @@ class Kernel:
         return self._program(example_of(jax.tree.map(jnp.asarray, x))).read
 
     def describe(self, x: PyTree) -> str:
-        """A table of the network as read: node, positions, channels, source line."""
-        return table(self.graph(x).outputs, self.names)
+        """A table of what is computed for inputs shaped like the batch ``x``, a line per node.
+
+        Its columns are the node and what it is made of, positions, channels, the layout of its
+        second moments, bytes for each pair of examples with both kernels, and the line of code.
+        ``tied`` moments are those of each position with itself, ``full`` ones those of all pairs
+        of positions. The last line bounds the memory that a pair takes. What vanishes in the limit
+        is left out; :meth:`graph` has it still.
+        """
+        x, _, example = check_inputs(x)
+        program, leaves = self._program(example), jax.tree.leaves(x)
+        costs = program.costs(leaves, ("nngp", "ntk"))
+        return (
+            f"{table(program.graph.outputs, self.names, costs.nodes)}\n\n"
+            f"A pair of examples takes at most {_amount(costs.pair)}; "
+            f"tiles hold up to {costs.tile} × {costs.tile} pairs."
+        )
 
     # ----------------------------------------------------------------- inside
 
@@ -302,3 +316,12 @@ def _is_zero(std: Any) -> bool:
 
 def _number(std: Any) -> float | None:
     return None if isinstance(std, jax.core.Tracer) else float(std)
+
+
+def _amount(size: int) -> str:
+    """Bytes for people."""
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} GB"

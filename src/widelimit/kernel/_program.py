@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from widelimit.batches import float_dtype
 from widelimit.graph import nodes as n
 from widelimit.graph.simplify import simplified
 from widelimit.graph.walk import reachable
-from widelimit.kernel._inputs import float_dtype
 from widelimit.kernel._output import diagonal_block, pair_block, positions
 from widelimit.limit.activations import Activations
 from widelimit.limit.differences import has_close_pairs
@@ -32,6 +32,29 @@ _ALIVE = 8
 Kinds = tuple[str, ...]
 Blocks = list[list[Any]]
 """One array for each kernel and each output."""
+
+
+_PAIRS = 4
+"""Pairs in an abstract evaluation of two examples with two."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What the pairs of a graph take.
+
+    Attributes
+    ----------
+    nodes
+        By the id of a node: which position axes are tied, and bytes per pair of its moments.
+    pair
+        A bound on the bytes that one pair of examples needs while it is computed.
+    tile
+        The number of examples on each side of a tile.
+    """
+
+    nodes: dict[int, tuple[tuple[bool, ...], int]]
+    pair: int
+    tile: int
 
 
 class Program:
@@ -98,6 +121,16 @@ class Program:
         count = x[0].shape[0]
         return [[block[:count] for block in one] for one in run(stds, filled_up(x))]
 
+    def costs(self, leaves: list[Any], kinds: Kinds) -> Costs:
+        """What each node's moments take, and the tiles that follow from it."""
+        size = np.dtype(float_dtype(leaves)).itemsize
+        layouts = self._abstract(leaves, kinds).layouts()
+        nodes = {
+            key: (tied, -(-entries // _PAIRS) * size) for key, (tied, entries) in layouts.items()
+        }
+        pair = self._bytes_per_pair(leaves, kinds, staged=self._staged(kinds))
+        return Costs(nodes, pair, tile_size(TILE, pair, MEMORY))
+
     # ----------------------------------------------------------------- inside
 
     @property
@@ -130,15 +163,16 @@ class Program:
             fields = sum(isinstance(x, n.Field) for x in self.graph.nodes)
             return (max(12, 4 * fields) if staged else 12) * size
         if kinds not in self._entries:
-            self._entries[kinds] = self._moments(leaves, kinds)
+            abstract = self._abstract(leaves, kinds)
+            self._entries[kinds] = [-(-size // _PAIRS) for size in abstract.sizes()]
         entries = self._entries[kinds]
         return max(sum(entries) if staged else _ALIVE * max(entries), 1) * size
 
-    def _moments(self, leaves: list[Any], kinds: Kinds) -> list[int]:
-        """The entries per pair of every moment, as the layouts asked for make them."""
+    def _abstract(self, leaves: list[Any], kinds: Kinds) -> Evaluation:
+        """The evaluation of two pairs of examples with shapes only, no numbers."""
         two = [jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype) for x in leaves]
         stds = [jax.ShapeDtypeStruct((), float_dtype(leaves))] * len(self.graph.leaves)
-        entries: list[int] = []
+        kept: list[Evaluation] = []
 
         def run(stds: Any, a: Any, b: Any) -> None:
             sides = (Side(a, 2), Side(b, 2))
@@ -147,10 +181,10 @@ class Program:
                 for kind in kinds:
                     for out in self.graph.outputs:
                         pair_block(ev, out, kind)
-            entries.extend(-(-size // 4) for size in ev.sizes())
+            kept.append(ev)
 
         jax.eval_shape(run, stds, two, two)
-        return entries
+        return kept[0]
 
     def _evaluation(self, stds: Any, sides: tuple[Side, Side], kinds: Kinds, **how: Any) -> Any:
         dtype = float_dtype([*sides[0].leaves, *sides[1].leaves])

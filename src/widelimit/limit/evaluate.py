@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from widelimit.errors import MisalignedWidthError
 from widelimit.graph import nodes as n
 from widelimit.graph.index import Relation
 from widelimit.limit.activations import Activations
@@ -24,6 +25,9 @@ from widelimit.limit.place import place
 Pairing = Literal["cross", "left", "right"]
 ZERO = None
 """A moment that vanishes identically."""
+
+PENDING = object()
+"""A moment that is being computed: to meet it again is to go in circles."""
 
 Rule = Callable[..., Any]
 
@@ -212,8 +216,20 @@ class Evaluation:
             own = tuple(range(len(a.shape)))
             other = tuple(t if t is not None else next(free) for t in ties)
             count = len(own) + sum(t is None for t in ties)
-            self._memo[key] = kind(self, a, own, b, other, count, pairing)
+            self._memo[key] = PENDING
+            try:
+                self._memo[key] = kind(self, a, own, b, other, count, pairing)
+            finally:
+                if self._memo[key] is PENDING:
+                    del self._memo[key]
         out = self._memo[key]
+        if out is PENDING:
+            raise MisalignedWidthError(
+                "two arrangements of one random field meet, and no rule relates them",
+                why="the same random numbers are positions in one place and channels in another.",
+                remedy="arrange both in the same way, or sample finite networks instead.",
+                where=getattr(a, "where", None) or getattr(b, "where", None),
+            )
         if out is ZERO:
             return ZERO
         targets = [*a_targets, *(t for t, tie in zip(b_targets, ties) if tie is None)]
@@ -226,6 +242,26 @@ class Evaluation:
         """The numbers of entries of all moments computed so far."""
         arrays = [x for x in jax.tree.leaves(list(self._memo.values())) if hasattr(x, "shape")]
         return [int(np.prod(x.shape, dtype=np.int64)) for x in arrays]
+
+    def layouts(self) -> dict[int, tuple[tuple[bool, ...], int]]:
+        """What was asked of each node with itself, by the node's id.
+
+        Which position axes were tied in the largest of its moments across examples, and how many
+        entries its moments have together.
+        """
+        found: dict[int, tuple[tuple[bool, ...], int]] = {}
+        for key, value in self._memo.items():
+            if key[0] == "mean":
+                continue
+            _, a, b, ties, pairing = key
+            blocks = [x for x in jax.tree.leaves(value) if hasattr(x, "shape")]
+            if a != b or pairing != "cross" or not blocks:
+                continue
+            entries = sum(int(np.prod(x.shape, dtype=np.int64)) for x in blocks)
+            tied = tuple(t is not None for t in ties)
+            before, sofar = found.get(a, (tied, 0))
+            found[a] = (tuple(x and y for x, y in zip(before, tied)), sofar + entries)
+        return found
 
     def related(self, a: n.Node, b: n.Node) -> bool:
         """Whether two nodes share random numbers at their own layer."""

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from widelimit.batches import check_inputs, length
 from widelimit.errors import UnsupportedPrimitiveError
 from widelimit.tangent._axes import Axes
-from widelimit.tangent._batches import batches, length
 from widelimit.tangent._memory import Memory
 from widelimit.tangent._order import multiplied, plan
 from widelimit.tangent._problem import Problem, output_axes, problem
@@ -101,7 +101,7 @@ def empirical_ntk(
     if method not in (*METHODS, "auto"):
         msg = f"method={method!r}; there are {', '.join(METHODS)} and auto"
         raise ValueError(msg)
-    x1, x2, example = batches(x1, x2)
+    x1, x2, example = check_inputs(x1, x2, may_be_empty=True)
     p = problem(f, params, example, trainable, weights)
     found = []
     for number, axes in enumerate(output_axes(p, trace_axes, diagonal_axes)):
@@ -213,7 +213,7 @@ def empirical_nngp(
     >>> wl.empirical_nngp(lambda w, x: w @ x, jnp.ones((2, 3)), jnp.eye(3), trace_axes=-1).shape
     (3, 3)
     """
-    x1, x2, example = batches(x1, x2)
+    x1, x2, example = check_inputs(x1, x2, may_be_empty=True)
     p = problem(f, params, example)
     found = []
     arrays = p.arrays

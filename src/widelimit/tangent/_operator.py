@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from widelimit.tangent._batches import batches, length
+from widelimit.batches import check_inputs, length
 from widelimit.tangent._problem import Problem, problem
 from widelimit.tangent._vectors import forward, weighted
 
@@ -63,7 +63,7 @@ def ntk_operator(
     except ImportError as error:
         msg = "ntk_operator returns an operator of lineax: pip install 'widelimit[solvers]'"
         raise ImportError(msg) from error
-    x, _, example = batches(x, None)
+    x, _, example = check_inputs(x, None, may_be_empty=True)
     n = length(x)
     if n == 0:
         msg = "x holds no examples"

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from widelimit.batches import length
 from widelimit.tangent._axes import Axes
-from widelimit.tangent._batches import length
 from widelimit.tangent._cost import Cost, cost
 from widelimit.tangent._features import Products
 from widelimit.tangent._problem import Arrays, Problem

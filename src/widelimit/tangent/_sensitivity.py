@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from widelimit.batches import check_inputs
 from widelimit.models import parts
-from widelimit.tangent._batches import batches
 
 
 class JacobianNorm(NamedTuple):
@@ -61,7 +61,7 @@ def jacobian_norm(
     -----
     Novak et al., Sensitivity and generalization in neural networks, 2018, equation 1.
     """
-    x, _, _ = batches(x, None)
+    x, _, _ = check_inputs(x, None, may_be_empty=True)
     leaves, tree = jax.tree.flatten(x)
     moving = [k for k, a in enumerate(leaves) if jnp.issubdtype(a.dtype, jnp.floating)]
     if not moving:

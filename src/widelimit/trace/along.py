@@ -3,58 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import JaxprEqn
 
 from widelimit.graph.windows import Window, window_sum
-from widelimit.trace.arrays import (
-    Array,
-    Channel,
-    Operand,
-    Position,
-    Repeat,
-    concrete,
-    drop_position,
-    is_constant,
-    spread_channel,
-)
+from widelimit.trace.arrays import Array, Operand, Position, concrete, is_constant
 from widelimit.trace.reader import Reader, rule
+from widelimit.trace.regroup import drop_position, one_position
 
 
 def as_position(r: Reader, a: Array, axis: int, name: str) -> Array:
     """The array with one program axis as exactly one position axis."""
-    size = a.shape[axis]
-    if any(isinstance(x, Position) for x in a.axes[axis]):
-        # Channels beside positions, as after a pixel shuffle, are positions from here on.
-        while channels := [x for x in a.axes[axis] if isinstance(x, Channel)]:
-            a = spread_channel(r.b, a, channels[0].axis, wide=False)
-    atoms = a.axes[axis]
-    if len(atoms) == 1 and isinstance(atoms[0], Position):
-        return a
-    positions = tuple(x.axis for x in atoms if isinstance(x, Position))
-    if len(positions) + sum(isinstance(x, Repeat) for x in atoms) < len(atoms):
+    found = one_position(r.b, a, axis)
+    if found is None:
         raise r.unsupported(name, "it walks over a wide axis instead of over positions.")
-    kept = [1 if isinstance(x, Repeat) else a.size(x) for x in atoms]
-    full = [a.size(x) for x in atoms]
-
-    def arrange(t: Any) -> Any:
-        return jnp.broadcast_to(t.reshape(kept), full).reshape(size)
-
-    node = r.b.select_any(a.node, positions, (size,), arrange, "arrange")
-    left = [k for k in range(len(a.node.shape)) if k not in positions]
-    rename = {k: i for i, k in enumerate(left)}
-    axes = [
-        tuple(replace(x, axis=rename[x.axis]) if isinstance(x, Position) else x for x in ax)
-        if k != axis
-        else (Position(len(left)),)
-        for k, ax in enumerate(a.axes)
-    ]
-    return Array(node, tuple(axes), a.average)
+    return found
 
 
 def mapped(

@@ -152,7 +152,9 @@ def _after(
             raise refuse(name, worst, where)
         vanishing = len(records) == len(operands) and all(r.vanishing for r in records)
         size = max(r.size for r in records)
-        return Average(worst.width, worst.exponent, relative, vanishing, size, not relative)
+        differs = name in ("add", "sub", "add_any") and not relative
+        gone = differs or any(r.cancels or r.vanishing for r in records)
+        return Average(worst.width, worst.exponent, relative, vanishing, size, gone)
     if name in ("pow", "integer_pow") or name in POWERS:
         return _power(name, operands, where)
     if not settled or (name in JUMPS and any(r.vanishing for r in records)):

@@ -109,7 +109,8 @@ def _known_matrix(b: Builder, left: Array, right: Array, dims: Dims) -> Array | 
         return jnp.einsum("bij,bj->bi", matrix, vector).reshape(out_sizes)
 
     field = b.map(
-        right.field, acted, tuple(out_sizes), function, (left.value,), name="dot_general"
+        right.field, acted, tuple(out_sizes), function, (left.value,), name="dot_general",
+        weighs=True,
     )
     untouched = [k for k in range(len(right.node.shape)) if k not in acted]
     place = len(untouched)

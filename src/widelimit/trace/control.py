@@ -12,6 +12,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from widelimit.errors import ControlFlowError
+from widelimit.trace import joining
 from widelimit.trace import structure as st
 from widelimit.trace.arrays import Array, Operand, concrete, is_constant, known_array
 from widelimit.trace.pointwise import elementwise
@@ -215,5 +216,5 @@ def scan(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
             st.broadcast(r.b, out[k], (1, *out[k].shape), tuple(range(1, len(out[k].shape) + 1)))
             for out in outputs
         ]
-        collected.append(pieces[0] if length == 1 else st.concatenate(r.b, pieces, 0))
+        collected.append(pieces[0] if length == 1 else joining.concatenate(r.b, pieces, 0))
     return [*carry, *collected]

@@ -11,6 +11,7 @@ import numpy as np
 from jax.extend.core import JaxprEqn
 
 from widelimit.graph.windows import Window
+from widelimit.trace import joining
 from widelimit.trace import structure as st
 from widelimit.trace.along import as_position
 from widelimit.trace.arrays import (
@@ -91,6 +92,8 @@ def _spread_out(
     """The spatial axes as one position axis each."""
     if isinstance(image, Concatenation):
         pieces = tuple(_spread_out(r, r.array(q), first, count) for q in image.pieces)
+        if image.axis >= first:  # joined along positions: now that they are, one array
+            return r.array(joining.concatenate(r.b, list(pieces), image.axis))
         return replace(image, pieces=pieces)  # type: ignore[arg-type]
     for axis in range(first, first + count):
         image = as_position(r, image, axis, "conv_general_dilated")

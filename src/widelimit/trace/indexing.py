@@ -1,4 +1,4 @@
-"""Indexing: look-ups in a table of parameters, choices of positions, sums over edges."""
+"""Indexing: look-ups in a table of parameters, choices of positions."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ from widelimit.trace.arrays import (
     Position,
     concrete,
     is_constant,
+    known_shaped,
     materialise,
 )
 from widelimit.trace.pointwise import elementwise
 from widelimit.trace.reader import Reader, rule
+from widelimit.trace.regroup import squeezed
 from widelimit.trace.source import Dims, with_parameter
 
 
@@ -55,8 +57,15 @@ def _by_value(r: Reader, eqn: JaxprEqn, a: Operand, starts: list[Operand]) -> Op
             eqn.primitive.name,
             "the index depends on the input and is no choice of whole rows, or it is random.",
         )
+    fill = eqn.params.get("fill_value")
+    zero = fill is not None and fill == 0
+    if not (zero or fill is None or np.isnan(fill)):
+        raise r.unsupported(
+            eqn.primitive.name, "places outside of the array get a value other than 0 or NaN."
+        )
     axis, numbers, offsets = found
     clips = eqn.primitive.name == "dynamic_slice" or "clip" in str(eqn.params["mode"]).lower()
+    clips = clips or zero
     rows = numbers.shape
     if isinstance(a, Parameter):
         one_hot = _one_hot(r, numbers, a.shape[axis], clips=clips)
@@ -64,6 +73,8 @@ def _by_value(r: Reader, eqn: JaxprEqn, a: Operand, starts: list[Operand]) -> Op
         result = with_parameter(r.b, r.leaves, a, one_hot, dims, parameter_first=False)
     else:
         result = _rows(r, r.array(a), axis, numbers, clips=clips)
+    if zero:
+        result = _zero_outside(r, result, numbers, a.shape[axis])
     # (rows, other axes) -> the order of the program, the axis itself of size one if it is left.
     rank = len(eqn.outvars[0].aval.shape)
     eqn_offsets = offsets
@@ -128,6 +139,22 @@ def _one_hot(r: Reader, numbers: Array, size: int, *, clips: bool) -> Array:
     return Array(node, (*axes, (Position(len(kept)),)))
 
 
+def _zero_outside(r: Reader, found: Operand, numbers: Array, size: int) -> Array:
+    """Rows times one where they were inside of the array, and zero elsewhere."""
+    rows = numbers.shape
+
+    def inside(block: Any) -> Any:
+        i = materialise(numbers, block, jnp)
+        return ((i >= 0) & (i < size)).reshape([s for s in rows if s != 1]) * 1.0
+
+    kept = tuple(s for s in rows if s != 1)
+    value = r.b.compute("inside", inside, (numbers.value,), kept, np.dtype(np.float64))
+    mask = st.broadcast(r.b, known_shaped(value, rows), found.shape, tuple(range(len(rows))))
+    return elementwise(
+        r.b, "mul", lambda x, y: x * y, [r.array(found), r.array(mask)], np.dtype(np.float64)
+    )
+
+
 def _rows(r: Reader, a: Array, axis: int, numbers: Array, *, clips: bool) -> Array:
     """Positions of a field chosen by known numbers: (rows, other axes)."""
     a = as_position(r, a, axis, "gather")
@@ -140,10 +167,10 @@ def _rows(r: Reader, a: Array, axis: int, numbers: Array, *, clips: bool) -> Arr
         found = block[jnp.clip(i, 0, size - 1)]
         return found if clips else jnp.where((i >= 0) & (i < size), found, jnp.nan)
 
-    return _mapped(r, a, axis, atom, rows, choose, numbers, "gather")
+    return mapped(r, a, axis, atom, rows, choose, numbers, "gather")
 
 
-def _mapped(
+def mapped(
     r: Reader, a: Array, axis: int, atom: Position, rows: tuple[int, ...],
     function: Callable[..., Any], numbers: Array, name: str,
 ) -> Array:
@@ -155,49 +182,4 @@ def _mapped(
         replace(x, axis=x.axis - (x.axis > atom.axis)) if isinstance(x, Position) else x
     )
     rest = tuple(tuple(seen(x) for x in ax) for k, ax in enumerate(a.axes) if k != axis)
-    return Array(field, (*first, *rest))
-
-
-@rule("scatter-add", "scatter_add")
-def scatter_add(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
-    """Rows added up by known numbers, as messages along the edges of a graph are."""
-    base, chosen, updates = operands
-    d = eqn.params["dimension_numbers"]
-    shape = eqn.invars[0].aval.shape
-    simple = (
-        len(d.scatter_dims_to_operand_dims) == 1
-        and d.inserted_window_dims == d.scatter_dims_to_operand_dims
-        and not getattr(d, "operand_batching_dims", ())
-        and isinstance(chosen, Array)
-        and chosen.known
-    )
-    if not simple:
-        raise r.unsupported(eqn.primitive.name, "it is no sum of whole rows by known numbers.")
-    assert isinstance(chosen, Array)
-    (axis,) = d.scatter_dims_to_operand_dims
-    size, rows = shape[axis], chosen.shape[:-1]
-    numbers = st.reshape(r.b, chosen, rows)
-    assert isinstance(numbers, Array)
-    batch = [k for k in range(len(updates.shape)) if k not in d.update_window_dims]
-    moved = st.transpose(r.b, updates, (*batch, *d.update_window_dims))
-    edges = int(np.prod(rows, dtype=int))
-    moved = as_position(
-        r, r.array(st.reshape(r.b, moved, (edges, *moved.shape[len(rows) :]))), 0, "scatter-add"
-    )
-    (atom,) = moved.axes[0]
-    assert isinstance(atom, Position)
-
-    def add_up(block: Any, known: Any) -> Any:
-        i = materialise(numbers, known, jnp).reshape(-1)
-        return jnp.zeros(size, block.dtype).at[jnp.where(i < 0, size, i)].add(block, mode="drop")
-
-    if moved.known:
-        raise r.unsupported(eqn.primitive.name, "known rows are added to random ones.")
-    found = _mapped(r, moved, 0, atom, (size,), add_up, numbers, "scatter-add")
-    order = [k for k in range(len(shape)) if k != axis]
-    back = tuple(int(k) for k in np.argsort([axis, *order]))
-    result = st.transpose(r.b, found, back)
-    if is_constant(base) and not np.any(concrete(base)):  # type: ignore[arg-type]
-        return [result]
-    arrays = [r.array(base), r.array(result)]
-    return [elementwise(r.b, "add", lambda x, y: x + y, arrays, eqn.outvars[0].aval.dtype)]
+    return squeezed(r.b, Array(field, (*first, *rest)))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -15,7 +17,7 @@ from widelimit.errors import (
 )
 from widelimit.graph import nodes as n
 from widelimit.graph.build import Builder
-from widelimit.graph.index import rows_agree
+from widelimit.graph.index import fingerprint, rows_agree
 from widelimit.trace.arrays import Array, Atom, Channel, Operand, Parameter, Repeat
 
 
@@ -34,23 +36,46 @@ class Leaf:
 
 
 @dataclass
+class Use:
+    """Entries of a parameter that were used together: ``rows`` axes of sums, then their terms."""
+
+    entries: np.ndarray
+    rows: int
+
+    @cached_property
+    def key(self) -> tuple:
+        """Equal for equal uses."""
+        return (self.rows, fingerprint(self.entries))
+
+    @cached_property
+    def table(self) -> np.ndarray:
+        """The entries as (sums, terms)."""
+        return self.entries.reshape(
+            math.prod(self.entries.shape[: self.rows]), math.prod(self.entries.shape[self.rows :])
+        )
+
+
+@dataclass
 class Leaves:
     """All parameters, and the groups of entries each was contracted in so far."""
 
     infos: tuple[Leaf, ...]
-    uses: dict[int, list[np.ndarray]] = field(default_factory=dict)
+    uses: dict[int, list[Use]] = field(default_factory=dict)
 
-    def use(self, b: Builder, leaf: int, rows: np.ndarray) -> None:
-        """Record that ``rows`` (channels, contracted) of a parameter are used together.
+    def use(self, b: Builder, leaf: int, entries: np.ndarray, rows: int) -> None:
+        """Record that entries of a parameter are used together: sums first, then their terms.
 
         Raises
         ------
         TransposedWeightError
             If another use sums over other groups of the same entries, as W and its transpose do.
         """
+        new = Use(entries, rows)
         earlier = self.uses.setdefault(leaf, [])
+        if any(other.key == new.key for other in earlier):
+            return
         for other in earlier:
-            if not rows_agree(other, rows):
+            if not rows_agree(other.table, new.table):
                 name = self.infos[leaf].name
                 raise TransposedWeightError(
                     f"parameter `{name}` is used in two ways that share entries",
@@ -60,8 +85,7 @@ class Leaves:
                     remedy="give each use its own parameter (untie the weights).",
                     where=b.where,
                 )
-        if not any(other is rows or np.array_equal(other, rows) for other in earlier[-1:]):
-            earlier.append(rows)
+        earlier.append(new)
 
 
 NARROW = 3
@@ -118,8 +142,8 @@ def entries(b: Builder, leaves: Leaves, p: Parameter) -> Array:
             remedy="index every entry at most once.",
             where=b.where,
         )
-    leaves.use(b, p.leaf, block.reshape(-1, 1))
-    draw = b.draw(p.leaf, block[..., None])
+    leaves.use(b, p.leaf, block, block.ndim)
+    draw = b.draw(p.leaf, block, block.ndim)
     shape = tuple(channels)
     if info.constant:
         one = n.Part(b.constant(np.ones(())), ())

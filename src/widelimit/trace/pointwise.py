@@ -16,14 +16,8 @@ from widelimit.graph.arrange import in_axes
 from widelimit.graph.build import Builder
 from widelimit.graph.nodes import Part
 from widelimit.graph.terms import multiple
-from widelimit.trace.arrays import (
-    Aligned,
-    Array,
-    align,
-    concrete,
-    is_constant,
-    known_array,
-)
+from widelimit.trace.align import Aligned, align
+from widelimit.trace.arrays import Array, concrete, is_constant, known_array
 from widelimit.trace.averages import Average, Seen, after, follow, refuse
 from widelimit.trace.functions import is_nonnegative, read_together
 

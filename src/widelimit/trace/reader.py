@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -16,6 +14,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
 from widelimit.errors import UnsupportedPrimitiveError, Where
 from widelimit.graph import nodes as n
 from widelimit.graph.build import Builder
+from widelimit.graph.show import table
 from widelimit.graph.sizes import Size
 from widelimit.trace.arrays import (
     Array,
@@ -24,12 +23,13 @@ from widelimit.trace.arrays import (
     concrete,
     is_constant,
     known_array,
+    known_shaped,
     materialise,
-    squeezed,
 )
 from widelimit.trace.averages import follow, refuse
 from widelimit.trace.leaves import Leaf, Leaves, as_array
-from widelimit.trace.structure import known_shaped
+from widelimit.trace.regroup import squeezed
+from widelimit.trace.where import where_of
 
 Rule = Callable[["Reader", JaxprEqn, list[Operand]], list[Operand]]
 RULES: dict[str, Rule] = {}
@@ -67,6 +67,12 @@ class Graph:
     leaves: tuple[Leaf, ...]
     structure: Any
     suspects: tuple[Suspect, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Graph({len(self.nodes)} nodes, {len(self.leaves)} parameters)"
+
+    def __str__(self) -> str:
+        return table(self.outputs, tuple(leaf.name for leaf in self.leaves))
 
 
 class Reader:
@@ -283,40 +289,6 @@ def equation_function(eqn: JaxprEqn) -> Callable[..., list[Any]]:
     run = jaxpr_as_fun(ClosedJaxpr(one, []))
     places = [inputs.index(v) for v in distinct]
     return lambda *arguments: run(*(arguments[i] for i in places))
-
-
-# --------------------------------------------------------------------------- where in the code
-
-_LIBRARIES = (
-    os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), ""),
-    os.path.join(os.path.realpath(sysconfig.get_paths()["stdlib"]), ""),
-)
-_PACKAGES = tuple(
-    os.sep + os.path.join("site-packages", p) + os.sep
-    for p in ("jax", "jaxlib", "equinox", "flax", "jaxtyping", "beartype", "_pytest", "pluggy")
-)
-
-
-def where_of(eqn: JaxprEqn) -> Where | None:
-    """The innermost line of the user's own code behind an equation, and who called it."""
-    traceback = getattr(eqn.source_info, "traceback", None)
-    if traceback is None:
-        return None
-    lines = [
-        (frame.file_name, frame.line_num, frame.function_name)
-        for frame in traceback.frames
-        if _is_users(frame.file_name)
-    ]
-    if not lines:
-        return None
-    file, line, function = lines[0]
-    return Where(file, line, function, tuple(Where(*above) for above in lines[1:4]))
-
-
-def _is_users(file: str) -> bool:
-    if any(p in file for p in _PACKAGES) or (file.startswith("<") and file != "<stdin>"):
-        return False
-    return "site-packages" in file or not file.startswith(_LIBRARIES)
 
 
 # --------------------------------------------------------------------------- the entry

@@ -12,8 +12,9 @@ import numpy as np
 from widelimit.graph import channels as chan
 from widelimit.graph import nodes as n
 from widelimit.graph.build import Builder
-from widelimit.trace.arrays import Array, Atom, Channel, Position, Repeat, refuse_copies
+from widelimit.trace.arrays import Array, Atom, Channel, Position, Repeat
 from widelimit.trace.averages import SMALLEST, Average
+from widelimit.trace.dependence import refuse_copies
 from widelimit.trace.leaves import NARROW_MEAN, narrow
 from widelimit.trace.pointwise import elementwise, nonnegative
 

@@ -12,9 +12,11 @@ from jax.extend.core import JaxprEqn
 import widelimit.trace.along
 import widelimit.trace.control
 import widelimit.trace.convolve
-import widelimit.trace.indexing  # noqa: F401  (registers their rules)
+import widelimit.trace.indexing
+import widelimit.trace.scatter  # noqa: F401  (registers their rules)
 from widelimit.errors import BatchStatisticsError, OrderStatisticError, RandomnessError
 from widelimit.graph import nodes as n
+from widelimit.trace import joining
 from widelimit.trace import structure as st
 from widelimit.trace.along import as_position
 from widelimit.trace.arrays import (
@@ -24,6 +26,7 @@ from widelimit.trace.arrays import (
     Parameter,
     Position,
     Repeat,
+    concrete,
     is_constant,
 )
 from widelimit.trace.contract import Dims, contract
@@ -86,6 +89,22 @@ def pointwise(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand
     return [elementwise(r.b, name, floating(eqn), arrays, dtype)]
 
 
+@rule("polynomial")
+def polynomial(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
+    """A polynomial with known coefficients."""
+    argument, *coefficients = operands
+    if not all(is_constant(c) for c in coefficients):
+        raise r.unsupported(eqn.primitive.name, "its coefficients are not constant.")
+    numbers = [concrete(c) for c in coefficients]  # type: ignore[arg-type]
+
+    def function(x: Any) -> Any:
+        x = jnp.asarray(x)
+        return eqn.primitive.bind(x, *(jnp.asarray(c, x.dtype) for c in numbers))
+
+    dtype = eqn.outvars[0].aval.dtype
+    return [elementwise(r.b, "polynomial", function, [r.array(argument)], dtype)]
+
+
 def _stretched(r: Reader, o: Operand, shape: tuple[int, ...]) -> Operand:
     """Axes of size one stretch, as they do in the program."""
     if len(o.shape) != len(shape) or o.shape == shape:
@@ -128,7 +147,7 @@ def _over_pieces(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> Operand:
             for o in operands
         ]
         results.append(r.equation(eqn, inside)[0])
-    return st.concatenate(r.b, results, axis)
+    return joining.concatenate(r.b, results, axis)
 
 
 RECORDED.update(POINTWISE)
@@ -207,6 +226,16 @@ def reverse(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
     return [a]
 
 
+@rule("tile")
+def tile(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
+    """Repeat whole axes."""
+    (a,) = operands
+    for axis, times in enumerate(eqn.params["reps"]):
+        if times > 1:
+            a = st.take(r.b, a, axis, np.tile(np.arange(a.shape[axis]), times))
+    return [a]
+
+
 @rule("split")
 def split(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
     """Cut one axis into pieces."""
@@ -216,12 +245,22 @@ def split(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
     return [st.take(r.b, a, axis, np.arange(i, j)) for i, j in zip(cuts, cuts[1:])]
 
 
+@rule("unstack")
+def unstack(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
+    """The slices along one axis, without it."""
+    (a,) = operands
+    axis = eqn.params["axis"]
+    shape = (*a.shape[:axis], *a.shape[axis + 1 :])
+    slices = [st.take(r.b, a, axis, np.array([k])) for k in range(a.shape[axis])]
+    return [st.reshape(r.b, piece, shape) for piece in slices]
+
+
 @rule("concatenate")
 def concatenate(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
     """Join along one axis."""
     axis = eqn.params["dimension"]
     kept = [o for o in operands if o.shape[axis] > 0]
-    return [kept[0] if len(kept) == 1 else st.concatenate(r.b, kept, axis)]
+    return [kept[0] if len(kept) == 1 else joining.concatenate(r.b, kept, axis)]
 
 
 @rule("stack")
@@ -233,7 +272,7 @@ def stack(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
     wide = [
         st.broadcast(r.b, o, (*o.shape[:axis], 1, *o.shape[axis:]), dims) for o in operands
     ]
-    return [wide[0] if len(wide) == 1 else st.concatenate(r.b, wide, axis)]
+    return [wide[0] if len(wide) == 1 else joining.concatenate(r.b, wide, axis)]
 
 
 # --------------------------------------------------------------------------- contraction, sums
@@ -256,7 +295,7 @@ def reduce_sum_(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Opera
         pieces = [reduce_sum(r.b, r.array(p), axes) for p in a.pieces]
         if a.axis not in axes:
             axis = a.axis - sum(k < a.axis for k in axes)
-            return [st.concatenate(r.b, list(pieces), axis)]
+            return [joining.concatenate(r.b, list(pieces), axis)]
         records = [p.average for p in pieces if p.average is not None]
         plain = [Array(p.node, p.axes) for p in pieces]
         total = elementwise(r.b, "add", lambda *x: sum(x), plain, eqn.outvars[0].aval.dtype)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from widelimit.errors import SharedAcrossWidthError, WideLimitError
+from widelimit.graph import channels as chan
 from widelimit.graph import nodes as n
 from widelimit.graph.build import Builder
 from widelimit.graph.windows import Window
@@ -20,14 +21,14 @@ from widelimit.trace.arrays import (
     Parameter,
     Position,
     Repeat,
-    is_constant_field,
-    refuse_copies,
 )
 from widelimit.trace.averages import refuse
+from widelimit.trace.dependence import is_constant_field, refuse_copies
+from widelimit.trace.joining import concatenate
 from widelimit.trace.leaves import Leaves, as_array, constant_along, narrow
 from widelimit.trace.pointwise import elementwise
 from widelimit.trace.reduce import reduce_sum
-from widelimit.trace.structure import broadcast, concatenate, transpose
+from widelimit.trace.structure import broadcast, transpose
 
 Axes = tuple[int, ...]
 
@@ -136,8 +137,9 @@ def with_parameter(
         assert isinstance(atom, Position)
         windows.append((atom.axis, t.window))
     own_shape = tuple(index.shape[k] for k in own)
+    operand = _beside_weights(b, u.field, batch, own, own_shape) if weighted else u.node
     field: n.Field = b.source(
-        draw, u.node, tuple(kept), tuple(summed), tuple(batch[k].axis for k in separate),  # type: ignore[union-attr]
+        draw, operand, tuple(kept), tuple(summed), tuple(batch[k].axis for k in separate),  # type: ignore[union-attr]
         count, p.scale, (*own_shape, *(u.size(x) for x in shared)), tuple(windows),
         n.Weighted if weighted else n.Source,
     )
@@ -187,10 +189,8 @@ def _draw(
     order = sorted(used)
     summed = range(first_summed, index.ndim)
     block = np.transpose(block, [order.index(k) for k in (*own, *separate, *summed)])
-    contracted = math.prod(index.shape[k] for k in summed)
-    rows = block.reshape(-1, contracted) if block.size else block.reshape(0, contracted)
-    leaves.use(b, leaf, rows)
-    return b.draw(leaf, block.reshape(*(index.shape[k] for k in own), -1))
+    leaves.use(b, leaf, block, len(own) + len(separate))
+    return b.draw(leaf, block, len(own))
 
 
 def _is_weighted(b: Builder, u: Array, inner: list[Atom], shared: list[Channel]) -> bool:
@@ -215,6 +215,18 @@ def _is_weighted(b: Builder, u: Array, inner: list[Atom], shared: list[Channel])
             where=b.where,
         )
     return True
+
+
+def _beside_weights(
+    b: Builder, field: n.Field, batch: list[Atom], own: list[int], channels: tuple[int, ...]
+) -> n.Field:
+    """The operand in the channels of its weights; those it does not have repeat it."""
+    places = {
+        i: batch[k].axis for i, k in enumerate(own)  # type: ignore[union-attr]
+        if k < len(batch) and isinstance(batch[k], Channel)
+    }
+    order = tuple(places[i] for i in sorted(places))
+    return b.copied(chan.permute(b, field, order), channels, tuple(sorted(places)))
 
 
 def _shared(b: Builder) -> SharedAcrossWidthError:
