@@ -14,6 +14,12 @@ SECTIONS = {
         "closed_path", "spectrum", "tangent.Spectrum", "tangent.LearningCurve", "monte_carlo",
         "finite.MonteCarlo", "finite.Sampled",
     ],
+    "Training dynamics": [
+        "dynamics.linearized", "dynamics.Linearized", "dynamics.of_kernel", "dynamics.Training",
+        "dynamics.squared", "dynamics.BestTime", "dynamics.largest_learning_rate",
+        "dynamics.StableRate", "dynamics.largest_eigenvalue", "dynamics.Largest", "track",
+        "dynamics.Tracker",
+    ],
     "Priors and models": ["Prior", "prior_of", "describe"],
     "Prediction": [
         "predict.posterior", "predict.Posterior", "predict.StudentPosterior",

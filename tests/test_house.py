@@ -15,6 +15,7 @@ FLOORS = [
     {"trace", "priors", "limit"},
     {"models"},
     {"kernel", "nn", "tangent"},
+    {"dynamics"},
     {"finite", "predict"},
     {"estimators"},
     {"cli"},
@@ -36,7 +37,8 @@ MAY_IMPORT = {
     "finite": {
         "batches", "tangent", "tiles", "kernel", "models", "priors", "trace", "graph", "errors",
     },
-    "predict": {"kernel", "priors", "models", "graph", "tiles", "errors"},
+    "dynamics": {"batches", "tangent", "models", "errors"},
+    "predict": {"dynamics", "kernel", "priors", "models", "graph", "tiles", "errors"},
     "estimators": {"predict", "kernel", "models", "nn", "priors", "precision", "errors"},
     "cli": {
         "estimators", "predict", "finite", "kernel", "models", "priors", "nn", "precision",

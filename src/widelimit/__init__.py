@@ -3,10 +3,12 @@
 import importlib as _importlib
 
 from widelimit import duals as duals
+from widelimit import dynamics as dynamics
 from widelimit import nn as nn
 from widelimit import predict as predict
 from widelimit import priors as priors
 from widelimit import tangent as tangent
+from widelimit.dynamics import track as track
 from widelimit.errors import AmbiguousScaleError as AmbiguousScaleError
 from widelimit.errors import BatchStatisticsError as BatchStatisticsError
 from widelimit.errors import ControlFlowError as ControlFlowError

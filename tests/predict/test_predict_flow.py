@@ -100,8 +100,66 @@ def test_float32_and_one_row(kernel, single, data):
 
 
 @pytest.mark.parametrize(
+    ("method", "beta"), [("descent", None), ("momentum", 0.8), ("nesterov", 0.8)]
+)
+def test_steps_match_the_matrix_recurrence(kernel, data, method, beta):
+    """Mean and covariance through A, the map from residuals to what is learned, step by step."""
+    x, y, x_star = data
+    nngp, ntk = map(np.asarray, kernel.both(jnp.concatenate([x, x_star])))
+    t, decay, rate = ntk[:12, :12], 0.4, 0.02
+    flow = predict.gradient_flow(
+        kernel, x, y, method=method, momentum=beta, learning_rate=rate, weight_decay=decay, mean=0.5
+    )
+    times = [0, 1, 2, 25]
+    means, covs = flow.mean(x_star, times), flow.covariance(x_star, times)
+    variances, trained = flow.variance(x_star, times), flow.train_mean(times)
+    beta = beta or 0.0
+    way = speed = np.zeros((12, 12))  # coefficients of the gradients, for unit residuals
+    found = {0: way}
+    for step in range(1, 26):
+        slope = np.eye(12) - t @ way - decay * way
+        speed = beta * speed + rate * slope
+        way = way + (rate * slope + beta * speed if method == "nesterov" else speed)
+        found[step] = way
+    for k, step in enumerate(times):
+        a = ntk[12:, :12] @ found[step]
+        cross = nngp[12:, :12]
+        cov = nngp[12:, 12:] + a @ nngp[:12, :12] @ a.T - a @ cross.T - cross @ a.T
+        np.testing.assert_allclose(means[k], 0.5 + a @ (y - 0.5), atol=1e-12)
+        np.testing.assert_allclose(covs[k], cov, atol=1e-12)
+        np.testing.assert_allclose(variances[k], np.diag(cov), atol=1e-12)
+        np.testing.assert_allclose(trained[k], 0.5 + t @ found[step] @ (y - 0.5), atol=1e-12)
+    post = predict.posterior(kernel, x, y, kind="ntk", mean=0.5, noise=decay)
+    np.testing.assert_allclose(flow.mean(x_star, np.inf), post.mean(x_star), atol=1e-11)
+    np.testing.assert_allclose(flow.covariance(x_star, np.inf), post.covariance(x_star), atol=1e-11)
+
+
+def test_stops_early(kernel, data):
+    x, _, x_star = data
+    y, y_star = x[:, :2] + np.random.default_rng(1).normal(size=(12, 2)), x_star[:, :2]
+    flow = predict.gradient_flow(kernel, x, y)
+    times = np.geomspace(1e-4, 1e4, 500)
+    errors = ((np.asarray(flow.mean(x_star, times)) - y_star) ** 2).sum((1, 2)) / 2
+    spread = np.asarray(flow.variance(x_star, times)).sum(1)  # two outputs, times a half
+    for of, losses in [("mean", errors), ("network", errors + spread)]:
+        best = flow.best_time(x_star, y_star, of=of)
+        assert losses.min() * (1 - 1e-3) < best.loss <= losses.min()
+        near = losses < best.loss * (1 + 1e-2)
+        assert times[near].min() / 1.1 < best.time < times[near].max() * 1.1
+    assert flow.best_time(x_star, y_star, most=1e-3).time == 1e-3
+    with pytest.raises(ValueError, match="'mean' or 'network'"):
+        flow.best_time(x_star, y_star, of="median")
+    with pytest.raises(ValueError, match="training targets"):
+        flow.best_time(x_star, y_star[:, 0])
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"method": "descent", "learning_rate": 1e3}, "stable are learning rates below"),
+        ({"method": "sgd"}, "there are flow"),
+        ({"method": "momentum"}, "momentum= at least 0"),
+        ({"weight_decay": np.nan}, "weight_decay"),
         ({"y": np.ones(11)}, "12 examples and y 11"),
         ({"y": np.full(12, np.nan)}, "y contains NaN"),
         ({"x": np.full((12, 4), np.inf)}, "NaN or infinite"),

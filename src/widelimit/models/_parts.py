@@ -29,6 +29,8 @@ class Parts:
         The other arrays, such as integers and random keys.
     apply
         (parameters, constants, one example) -> the network's output.
+    fill
+        (parameters, constants) -> a model, or pytree of parameters, like the one taken apart.
     key
         Equal for networks that differ in their arrays only; None where that cannot be told.
     """
@@ -37,6 +39,7 @@ class Parts:
     values: tuple[Any, ...]
     constants: tuple[Any, ...]
     apply: Callable[[Any, Any, Any], Any]
+    fill: Callable[[Any, Any], Any]
     key: Hashable | None
 
 
@@ -77,13 +80,16 @@ def parts(model: Any, params: Any = None) -> Parts:
     ]
     fixed = [None if k in where or k in others else leaf for k, leaf in enumerate(flat)]
 
-    def apply(values: Any, constants: Any, x: Any) -> Any:
+    def fill(values: Any, constants: Any) -> Any:
         full = list(fixed)
         for k, v in zip(where, values, strict=True):
             full[k] = v
         for k, v in zip(others, constants, strict=True):
             full[k] = v
-        return call(rebuild(full), x)
+        return rebuild(full)
+
+    def apply(values: Any, constants: Any, x: Any) -> Any:
+        return call(fill(values, constants), x)
 
     names = leaves(holder).names
     array = lambda v: v if isinstance(v, jax.Array) else jnp.asarray(v)
@@ -98,4 +104,4 @@ def parts(model: Any, params: Any = None) -> Parts:
         hash(key)
     except TypeError:
         key = None
-    return Parts(names, values, tuple(flat[k] for k in others), apply, key)
+    return Parts(names, values, tuple(flat[k] for k in others), apply, fill, key)

@@ -1,4 +1,4 @@
-"""Networks during training: gradient flow at any time, from the prior to the end."""
+"""Networks during training: their distribution at any time, from the prior to the end."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
+from widelimit.dynamics._eigen import Eigen
+from widelimit.dynamics._method import decay_rate, read_method
+from widelimit.dynamics._stopping import BestTime, best_time
+from widelimit.dynamics._times import checked, over
 from widelimit.kernel import Kernel
 from widelimit.predict import _checks
 from widelimit.predict._prior import Covariance, Mean, check_scale
@@ -20,15 +23,16 @@ class GradientFlow:
     """The distribution of infinitely wide networks during training; see :func:`gradient_flow`.
 
     Times t are numbers from 0 to infinity, or arrays of shape (times,), which add a first axis to
-    what is returned.
+    what is returned; numbers of steps unless the method is ``"flow"``.
 
     Attributes
     ----------
     kind
         ``"ntk"`` or ``"nngp"``.
     rates
-        The eigenvalues of the Gram matrix times the learning rate, shape (n,), ascending: the
-        residual along eigenvector i decays as exp(-rates[i] t).
+        The eigenvalues of the Gram matrix, with weight decay added, times the learning rate,
+        shape (n,), ascending. In gradient flow without decay the residual along eigenvector i
+        decays as exp(-rates[i] t).
     """
 
     kind: Literal["ntk", "nngp"]
@@ -36,7 +40,7 @@ class GradientFlow:
 
     def __init__(
         self, kind: Any, prior: Covariance, mean: Mean, x: PyTree, y: Array, nngp: Array,
-        gram: Array, learning_rate: Array,
+        eigen: Eigen,
     ) -> None:  # fmt: skip
         self.kind = kind
         self._prior = prior
@@ -44,10 +48,8 @@ class GradientFlow:
         self._x = x
         self._start = mean(x, y.shape[1:], y.dtype)
         self._y = y
-        values, self._vectors = jnp.linalg.eigh(gram)
-        self._values = jnp.maximum(values, 0)
-        self._learning_rate = learning_rate
-        self.rates = learning_rate * self._values
+        self._eigen, self._vectors = eigen, eigen.vectors
+        self.rates = eigen.rates
         self._projected = self._vectors.T @ (y - self._start)
         self._nngp = self._vectors.T @ nngp @ self._vectors
 
@@ -73,10 +75,7 @@ class GradientFlow:
         ValueError
             If the inputs or times do not fit, or a time is negative or NaN.
         """
-        x_star = jax.tree.map(jnp.asarray, x_star)
-        offset = self._offset(x_star, self._y.shape[1:], self._y.dtype)
-        moves = self._prior.cross(x_star, self._x, self.kind) @ self._vectors
-        return self._over(t, lambda one: offset + (moves * self._moved(one)) @ self._projected)
+        return self._over(t, self._mean(x_star))
 
     def covariance(self, x_star: PyTree, t: ArrayLike) -> Float[Array, "*times m m"]:
         """The covariance between predictions at time t over initialisations, for every output.
@@ -87,7 +86,7 @@ class GradientFlow:
         start = self._prior.matrix(x_star)
 
         def one(time: Array) -> Array:
-            a = moves * self._moved(time)
+            a = moves * self._eigen.moved(time)
             mixed = a @ (0.5 * self._nngp @ a.T - cross.T)
             return start + mixed + mixed.T
 
@@ -95,55 +94,80 @@ class GradientFlow:
 
     def variance(self, x_star: PyTree, t: ArrayLike) -> Float[Array, "*times m"]:
         """The diagonal of :meth:`covariance`, without computing the rest."""
-        moves, cross = self._maps(x_star)
-        start = self._prior.diagonal(x_star)
-
-        def one(time: Array) -> Array:
-            a = moves * self._moved(time)
-            return jnp.maximum(start + jnp.sum(a * (a @ self._nngp - 2 * cross), 1), 0)
-
-        return self._over(t, one)
+        return self._over(t, self._variance(x_star))
 
     def train_mean(self, t: ArrayLike) -> Float[Array, "*times n *outputs"]:
         r"""The mean prediction for the training inputs, :math:`(I - e^{-\eta T t}) y`."""
 
         def one(time: Array) -> Array:
-            learned = -jnp.expm1(-self._elapsed(time) * self._values)
+            learned = self._eigen.values * self._eigen.moved(time)
             return self._start + (self._vectors * learned) @ self._projected
 
         return self._over(t, one)
 
+    def best_time(
+        self, x_star: PyTree, y_star: ArrayLike, *, of: Literal["mean", "network"] = "mean",
+        most: float | None = None,
+    ) -> BestTime:  # fmt: skip
+        r"""When to stop: the time at which ½ Σ (f(x) - y)² of other examples is least.
+
+        Parameters
+        ----------
+        x_star, y_star
+            The other examples, as in :func:`gradient_flow`.
+        of
+            ``"mean"`` is the error of the mean over initialisations, ``"network"`` the expected
+            error of one network, which has the variance added.
+        most
+            The latest time to look at; the end of training unless given.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit, or an option is not understood.
+        """
+        if of not in ("mean", "network"):
+            msg = f"of is 'mean' or 'network', got {of!r}"
+            raise ValueError(msg)
+        x_star = jax.tree.map(jnp.asarray, x_star)
+        count = jax.tree.leaves(x_star)[0].shape[0]
+        y_star = _checks.targets(y_star, count, self._y.dtype)
+        if y_star.shape[1:] != self._y.shape[1:]:
+            msg = f"y_star has shape {y_star.shape}, training targets {self._y.shape}"
+            raise ValueError(msg)
+        outputs = self._y[0].size
+        mean, variance = self._mean(x_star), self._variance(x_star)
+
+        def loss(time: Array) -> Array:
+            spread = outputs * jnp.sum(variance(time)) if of == "network" else 0
+            return (jnp.sum((mean(time) - y_star) ** 2) + spread) / 2
+
+        losses = jax.jit(lambda times: self._over(times, loss))
+        return best_time(losses, self._eigen.method, self.rates, most)
+
     # ----------------------------------------------------------------- inside
+
+    def _mean(self, x_star: PyTree) -> Callable[[Array], Array]:
+        """The mean at given inputs as a function of one time."""
+        x_star = jax.tree.map(jnp.asarray, x_star)
+        offset = self._offset(x_star, self._y.shape[1:], self._y.dtype)
+        moves = self._prior.cross(x_star, self._x, self.kind) @ self._vectors
+        return lambda time: offset + (moves * self._eigen.moved(time)) @ self._projected
+
+    def _variance(self, x_star: PyTree) -> Callable[[Array], Array]:
+        """The variance at given inputs as a function of one time."""
+        moves, cross = self._maps(x_star)
+        start = self._prior.diagonal(x_star)
+
+        def one(time: Array) -> Array:
+            a = moves * self._eigen.moved(time)
+            return jnp.maximum(start + jnp.sum(a * (a @ self._nngp - 2 * cross), 1), 0)
+
+        return one
 
     def _over(self, t: Any, work: Callable[[Array], Array]) -> Array:
         """``work`` at one time, or at each of several."""
-        t = t if isinstance(t, jax.Array) else np.asarray(t, float)
-        if t.ndim > 1:
-            msg = f"t is a number or has shape (times,), got shape {t.shape}"
-            raise ValueError(msg)
-        if not isinstance(t, jax.core.Tracer) and not np.all(np.asarray(t) >= 0):
-            msg = f"times are at least 0, up to infinity; got {t}"
-            raise ValueError(msg)
-        t = jnp.asarray(t, self._y.dtype)
-        return jax.lax.map(work, t) if t.ndim else work(t)
-
-    def _elapsed(self, t: Array) -> Array:
-        """Learning rate times t, infinity as the largest number so that 0 · ∞ is 0."""
-        return jnp.minimum(self._learning_rate * t, jnp.finfo(self._y.dtype).max)
-
-    def _moved(self, t: Array) -> Array:
-        r""":math:`(1 - e^{-\eta\lambda t}) / \lambda` for each eigenvalue, shape (n,).
-
-        It is ηt where λ = 0. An eigenvalue that is rounding error has an eigenvector that the
-        kernel with new inputs annihilates up to rounding error; once t is long enough for that
-        error to matter the direction is left out.
-        """
-        elapsed, values = self._elapsed(t), self._values
-        rounding = values.shape[0] * jnp.finfo(values.dtype).eps * values[-1]
-        safe = jnp.where(values > 0, values, 1)
-        moved = jnp.where(values > 0, -jnp.expm1(-elapsed * values) / safe, elapsed)
-        lost = (values <= rounding) & (elapsed * rounding >= 1)
-        return jnp.where(lost, 0, moved)
+        return over(checked(t, self._y.dtype, self._eigen.method), work)
 
     def _maps(self, x_star: PyTree) -> tuple[Array, Array]:
         """T* (or K*) and K*, with columns along the eigenvectors; shape (m, n) each."""
@@ -160,6 +184,9 @@ def gradient_flow(
     y: ArrayLike,
     *,
     learning_rate: float = 1.0,
+    method: Literal["flow", "descent", "momentum", "nesterov"] = "flow",
+    momentum: float | None = None,
+    weight_decay: float = 0.0,
     kind: Literal["ntk", "nngp"] = "ntk",
     mean: float | Callable[[PyTree], Any] = 0.0,
     scale: float = 1.0,
@@ -173,16 +200,24 @@ def gradient_flow(
     .. math:: m(t) = A y, \qquad C(t) = K_{**} + A K A^\top - A K_*^\top - K_* A^\top, \qquad
               A(t) = T_* T^{-1} (I - e^{-\eta T t})
 
-    At t = 0 this is the prior, at t = ∞ it is :func:`posterior` with ``kind="ntk"``.
+    At t = 0 this is the prior, at t = ∞ it is :func:`posterior` with ``kind="ntk"``. The other
+    methods take t steps of gradient descent, with :math:`(I - \eta T)^t` for the exponential, or
+    with momentum.
 
     Parameters
     ----------
     kernel, x, y, mean, scale
         As in :func:`posterior`.
     learning_rate
-        :math:`\eta > 0`; only :math:`\eta t` matters. Gradient descent with this rate needs
-        :math:`\eta < 2 / \lambda_{\max}(T)`, and t steps of it are close to the flow at time t
-        where it is much smaller.
+        :math:`\eta > 0`; in gradient flow only :math:`\eta t` matters.
+    method, momentum
+        ``"descent"``, ``"momentum"`` (heavy ball) or ``"nesterov"`` take steps as ``optax.sgd``
+        does with this learning rate, the last two with ``momentum`` β in [0, 1). They are close to
+        the flow at time t, or t / (1 - β), where the learning rate is well below its limit.
+    weight_decay
+        :math:`\delta`: :math:`\frac\delta2 |\theta - \theta_0|^2` is added to the loss, decay
+        towards the initial parameters. Then :math:`A(\infty) = T_* (T + \delta)^{-1}`. (Decay
+        towards zero needs the parameters: :func:`widelimit.dynamics.linearized`.)
     kind
         ``"ntk"`` trains all layers. ``"nngp"`` trains a readout with entries N(0, 1) alone, so
         that T is K.
@@ -194,7 +229,8 @@ def gradient_flow(
     Raises
     ------
     ValueError, NotGaussianError
-        As in :func:`posterior`, or if the learning rate is not positive.
+        As in :func:`posterior`, or if the learning rate is not positive or so large that the
+        method diverges.
 
     Notes
     -----
@@ -205,10 +241,7 @@ def gradient_flow(
     if kind not in ("ntk", "nngp"):
         msg = f"kind is 'ntk' or 'nngp', got {kind!r}"
         raise ValueError(msg)
-    known = not isinstance(learning_rate, jax.core.Tracer)
-    if jnp.ndim(learning_rate) or (known and not 0 < float(learning_rate) < np.inf):
-        msg = f"the learning rate is one positive number, got {learning_rate}"
-        raise ValueError(msg)
+    chosen, decay = read_method(method, learning_rate, momentum), decay_rate(weight_decay)
     x = jax.tree.map(jnp.asarray, x)
     _checks.require_gaussian_output(kernel, x)
     prior = Covariance(kernel, "nngp", check_scale(scale))
@@ -217,5 +250,5 @@ def gradient_flow(
     else:
         nngp = gram = prior.matrix(x)
     y = _checks.targets(y, gram.shape[0], gram.dtype)
-    rate = jnp.asarray(learning_rate, gram.dtype)
-    return GradientFlow(kind, prior, Mean(mean), x, y, nngp, gram, rate)
+    eigen = Eigen(gram, chosen, decay)
+    return GradientFlow(kind, prior, Mean(mean), x, y, nngp, eigen)

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from scipy import linalg, optimize
 
+from widelimit.tangent._blocks import as_matrix
+
 SUBSETS = 16
 """Random halves of the examples from which the uncertainty of a learning curve is taken."""
 
@@ -81,11 +83,7 @@ class Spectrum:
         -----
         Cristianini et al., On kernel-target alignment, 2001; centred: Cortes et al., 2012.
         """
-        y, k = self._targets(y), self._matrix
-        if centred:
-            y = y - y.mean(0)
-            k = k - k.mean(0) - k.mean(1)[:, None] + k.mean()
-        return float(np.sum((k @ y) * y) / (linalg.norm(k) * linalg.norm(y @ y.T)))
+        return alignment(self._matrix, self._targets(y), centred=centred)
 
     def cumulative_power(self, y: Any) -> np.ndarray:
         """The share of the target in the first k eigenvectors, for k = 1 … n.
@@ -165,6 +163,14 @@ class Spectrum:
         return y
 
 
+def alignment(k: np.ndarray, y: np.ndarray, *, centred: bool = False) -> float:
+    """⟨K, y yᵀ⟩ / (‖K‖ ‖y yᵀ‖) for K of shape (n, n) and y of shape (n, outputs)."""
+    if centred:
+        y = y - y.mean(0)
+        k = k - k.mean(0) - k.mean(1)[:, None] + k.mean()
+    return float(np.sum((k @ y) * y) / (linalg.norm(k) * linalg.norm(y.T @ y)))
+
+
 def spectrum(k: Any) -> Spectrum:
     """Eigenvalues of a symmetric kernel matrix, in float64.
 
@@ -180,11 +186,7 @@ def spectrum(k: Any) -> Spectrum:
         If the matrix is not square, symmetric and finite.
     """
     k = np.asarray(k, float)
-    if k.ndim > 2 and k.ndim % 2 == 0:
-        half = (k.ndim - 2) // 2
-        order = (0, *range(2, 2 + half), 1, *range(2 + half, k.ndim))
-        k = np.transpose(k, order)
-        k = k.reshape(np.prod(k.shape[: 1 + half]), -1)
+    k = as_matrix(k)
     if k.ndim != 2 or k.shape[0] != k.shape[1] or not k.size:
         msg = f"a kernel matrix is square, got shape {k.shape}"
         raise ValueError(msg)

@@ -1,0 +1,17 @@
+"""A kernel with axes of outputs as one matrix."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def as_matrix(k: Any) -> Any:
+    """From (n1, n2, *out, *out) to (n1 out, n2 out), examples first; (n1, n2) stays."""
+    if k.ndim <= 2 or k.ndim % 2:
+        return k
+    half = (k.ndim - 2) // 2
+    left, right = range(2, 2 + half), range(2 + half, k.ndim)
+    rows = k.shape[0] * math.prod(k.shape[a] for a in left)
+    columns = k.shape[1] * math.prod(k.shape[a] for a in right)
+    return k.transpose(0, *left, 1, *right).reshape(rows, columns)
