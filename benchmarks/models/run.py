@@ -207,7 +207,8 @@ def report(rows: list[dict[str, Any]]) -> str:
     """The table of ``results.md``."""
     lines = [
         "# Models of other people", "",
-        "Built by their own packages and read unmodified; `python benchmarks/models/run.py --write`.",
+        "Built by their own packages and read unmodified:",
+        "`python benchmarks/models/run.py --write`.",
         "A prior is read from the layers where these are Equinox's or Flax's own, and from the",
         "model's constructor where it makes arrays itself. Seconds are those of the first reading.",
         "", "| package | model | outcome | prior | seconds | |", "|---|---|---|---|--:|---|",

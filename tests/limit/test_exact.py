@@ -328,7 +328,7 @@ ACTS = {
 
 
 @pytest.mark.parametrize("name", [
-    name if name in ("relu", "step") else pytest.param(name, marks=pytest.mark.slow)
+    name if name == "relu" else pytest.param(name, marks=pytest.mark.slow)
     for name in ACTS
 ])
 def test_duplicates_and_near_duplicates(name, rng):

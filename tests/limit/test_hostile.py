@@ -137,7 +137,12 @@ AGREES = {
 }
 
 
-@pytest.mark.parametrize("name", AGREES)
+SLOW = {"known condition", "logarithm of a mean", "doubled, shifted, pooled"}
+
+
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in AGREES
+])
 def test_agrees(name, rng):
     x = rng.normal(size=(2, 4))
     limit = wl.kernel(AGREES[name], SHAPES).both(x)

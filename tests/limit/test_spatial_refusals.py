@@ -105,7 +105,7 @@ def test_look_up_outside_of_the_table():
     assert np.isnan(k.nngp(np.array([[0, 1, 5]]))).all()
 
 
-@pytest.mark.parametrize("draws", [256, 4096])
+@pytest.mark.parametrize("draws", [256, pytest.param(4096, marks=pytest.mark.slow)])
 def test_sampling_error_is_the_spread_over_seeds(draws, rng):
     def f(p, x):
         q, k, v = heads(x, p[0]), heads(x, p[1]), heads(x, p[4])

@@ -35,7 +35,7 @@ def test_the_error_of_an_expansion_has_its_order(name, degree):
     assert degree + 1 == pytest.approx(order, abs=0.35)
 
 
-@pytest.mark.parametrize("name", ["mlp", "transformer_block", "custom_vjp"])
+@pytest.mark.parametrize("name", ["mlp", pytest.param("transformer_block", marks=pytest.mark.slow), "custom_vjp"])
 def test_linearize_is_value_plus_jacobian(name):
     case = ZOO[name]()
     x = case.x[0]
@@ -71,6 +71,7 @@ def test_jacobian_norm():
     assert np.all(estimate.standard_error < 0.02 * expected)
 
 
+@pytest.mark.slow
 def test_jacobian_norm_at_initialisation():
     # E ||df/dx||^2 = (sw2 E phi'^2)^L sw2 for a ReLU network with weights of variance sw2 / fan-in.
     width, outputs, d, sw2, nets = 200, 64, 6, 1.7, 40

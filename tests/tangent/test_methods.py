@@ -18,7 +18,12 @@ def test_the_zoo_is_large():
     assert len(ZOO) >= 60
 
 
-@pytest.mark.parametrize("name", ZOO)
+SLOW = {"transformer_block", "flax_cnn", "equinox_gru", "equinox_attention", "attention"}
+
+
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in ZOO
+])
 def test_methods_agree_with_all_derivatives(name):
     case = ZOO[name]()
     expected = kernel(case.f, case.params, case.x)

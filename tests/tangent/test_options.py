@@ -201,7 +201,7 @@ def programs(draw):
     return width, weights, steps, positions, axes, nested
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(programs())
 def test_random_networks(program):
     width, count, steps, positions, axes, nested = program
