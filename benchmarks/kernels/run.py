@@ -24,7 +24,7 @@ import numpy as np
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from workloads import WORKLOADS  # noqa: E402
+from workloads import SPATIAL, WORKLOADS  # noqa: E402
 
 TOLERANCE = {"float64": 1e-10, "float32": 2e-5}
 # An entry far below the largest cannot be better than the product of inputs it came from.
@@ -123,15 +123,15 @@ def save_own(spec, folder):
         worker.ask("save", to=str(folder / "own-float64.npy"))
 
 
-def rows(peer, repeats, quick, only, skip):
-    for name, workload in WORKLOADS.items():
+def rows(workloads, peer, repeats, quick, only, skip):
+    for name, workload in workloads.items():
         if only not in name or (skip and skip in name):
             continue
         for n in (min(workload.sizes[0], 200),) if quick else workload.sizes:
             for square in (False, True) if workload.square else (False,):
                 with tempfile.TemporaryDirectory() as folder:
                     for dtype in workload.dtypes:  # float64 first: it is the reference
-                        spec = {"workload": name, "n": n, "d": workload.d}
+                        spec = {"workload": name, "n": n}
                         spec |= {"dtype": dtype, "square": square}
                         print(name, n, dtype, "k(x, x)" if square else "k(x1, x2)", flush=True)
                         try:
@@ -147,13 +147,13 @@ def rows(peer, repeats, quick, only, skip):
 HEADER = """# Kernels against neural-tangents 0.6.5
 
 NNGP and NTK together, on {machine} with {cores} cores: medians of {repeats} alternating calls, on
-inputs of width 784. *Ratio* is the reference's time divided by ours. *First call* includes reading
-the network and compiling. *Error* is the largest elementwise error against the reference in
-float64, off the diagonal of k(x, x) and on it, relative to the entry plus a floor of 1e-3 (float64)
-or 1e-1 (float32) of the largest; on the diagonal even the float64 reference has only half its
-digits. For tanh, which the reference integrates numerically, the float32 row is compared with our
-float64 kernels instead, and those with the reference in the row below. *Limit* is the matrix
-product of the inputs alone, and reading one kernel and writing two.
+inputs of width 784 where the network is dense. *Ratio* is the reference's time divided by ours.
+*First call* includes reading the network and compiling. *Error* is the largest elementwise error
+against the reference in float64, off the diagonal of k(x, x) and on it, relative to the entry plus
+a floor of 1e-3 (float64) or 1e-1 (float32) of the largest; on the diagonal even the float64
+reference has only half its digits. For tanh, which the reference integrates numerically, the
+float32 row is compared with our float64 kernels instead, and those with the reference in the row
+below. *Limit* is the matrix product of the inputs alone, and reading one kernel and writing two.
 
 | network | n | kernel | dtype | ours, ms | reference, ms | ratio \
 | first call, s (ours / reference) | peak memory, MB (ours / reference) \
@@ -193,16 +193,20 @@ def main():
     parser.add_argument("--only", default="", help="rows whose network contains this text")
     parser.add_argument("--skip", default="", help="rows whose network does not contain this text")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
-    parser.add_argument("--output", type=Path, default=HERE / "results", help="without a suffix")
+    parser.add_argument("--set", choices=("dense", "spatial"), default="dense")
+    parser.add_argument("--output", type=Path, help="without a suffix")
     arguments = parser.parse_args()
 
     results = []
+    spatial = arguments.set == "spatial"
+    output = arguments.output or HERE / ("spatial" if spatial else "results")
     for row in rows(
-        arguments.peer, arguments.repeats, arguments.quick, arguments.only, arguments.skip
+        SPATIAL if spatial else WORKLOADS, arguments.peer, arguments.repeats, arguments.quick,
+        arguments.only, arguments.skip,
     ):
         results.append(row)
-        arguments.output.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
-        arguments.output.with_suffix(".md").write_text(table(results, arguments.repeats))
+        output.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
+        output.with_suffix(".md").write_text(table(results, arguments.repeats))
     wrong = [row for row in results if not row["agrees"]]
     for row in wrong:
         print("disagrees or failed:", {k: v for k, v in row.items() if "times" not in k})

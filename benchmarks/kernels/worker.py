@@ -20,33 +20,39 @@ import jax.numpy as jnp
 import numpy as np
 import workloads
 
-from peers import networks, stub
+from peers import networks, spatial, stub
 
 
-def ours(layers, d):
+def ours(layers, shape):
     import widelimit as wl
 
-    f, shapes, _ = networks.plain(networks.Network("workload", layers), d)
+    if len(shape) > 1:
+        f, shapes = spatial.plain(spatial.Network(layers, shape))
+    else:
+        f, shapes, _ = networks.plain(networks.Network("workload", layers), *shape)
     kernel = wl.kernel(f, shapes)
     return kernel.both
 
 
-def peer(layers, d):
-    del d
+def peer(layers, shape):
     stub.install()
-    kernel_fn = networks.stax_kernel(networks.Network("workload", layers))
+    if len(shape) > 1:
+        kernel_fn = spatial.stax_kernel(spatial.Network(layers, shape))
+    else:
+        kernel_fn = networks.stax_kernel(networks.Network("workload", layers))
     return jax.jit(lambda x1, x2=None: kernel_fn(x1, x2, ("nngp", "ntk")))
 
 
-def gemm(layers, d):
+def gemm(layers, shape):
     """The matrix product that every dense kernel contains."""
-    del layers, d
-    return jax.jit(lambda x1, x2=None: x1 @ (x1 if x2 is None else x2).T)
+    del layers, shape
+    flat = lambda x: x.reshape(len(x), -1)
+    return jax.jit(lambda x1, x2=None: flat(x1) @ flat(x1 if x2 is None else x2).T)
 
 
-def copy(layers, d):
+def copy(layers, shape):
     """Read one kernel, write two."""
-    del layers, d
+    del layers, shape
     state = {}
 
     def run(x1, x2=None):
@@ -74,10 +80,12 @@ def main():
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the libraries print must not be mistaken for an answer
 
+    workload = {**workloads.WORKLOADS, **workloads.SPATIAL}[spec["workload"]]
+    shape = workload.shape
     jax.config.update("jax_enable_x64", spec["dtype"] == "float64")
-    x1, x2 = (jnp.asarray(x, spec["dtype"]) for x in workloads.inputs(spec["n"], spec["d"]))
+    x1, x2 = (jnp.asarray(x, spec["dtype"]) for x in workloads.inputs(spec["n"], shape))
     arguments = (x1,) if spec["square"] else (x1, x2)
-    layers = workloads.WORKLOADS[spec["workload"]].layers
+    layers = workload.layers
     libraries = {"ours": ours, "peer": peer, "gemm": gemm, "copy": copy}
 
     function, result = None, None
@@ -88,7 +96,7 @@ def main():
                 result = None
                 start = time.perf_counter()
                 if function is None:  # the first call includes reading the network
-                    function = libraries[spec["library"]](layers, spec["d"])
+                    function = libraries[spec["library"]](layers, shape)
                 result = jax.block_until_ready(function(*arguments))
                 answer = time.perf_counter() - start
             case "memory":

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from peers import spatial
 from peers.networks import (
     ERF,
     GELU,
@@ -31,7 +32,7 @@ class Workload:
     sizes: tuple[int, ...]
     square: bool = False
     dtypes: tuple[str, ...] = BOTH
-    d: int = 784
+    shape: tuple[int, ...] = (784,)
 
 
 def tanh(points):
@@ -56,7 +57,27 @@ WORKLOADS = {
 }
 
 
-def inputs(n, d):
+C3 = spatial.Conv((3, 3))
+POOL = spatial.Pool((2, 2), (2, 2))
+MYRTLE = (C3, RELU, C3, RELU, POOL, C3, RELU, POOL, C3, RELU, POOL, POOL, POOL,
+          spatial.Flatten(), spatial.Dense())
+ATTENTION = (spatial.Dense(), RELU, spatial.Attention(), RELU, *spatial.POOLED)
+GRAPH = (spatial.Dense(), RELU, spatial.Aggregate(), spatial.Dense(), RELU, spatial.Aggregate(),
+         *spatial.POOLED)
+
+SPATIAL = {
+    "CNN, 5 layers, flattened, 32 × 32": Workload(
+        (*(C3, RELU) * 5, *spatial.TOP), (50,), shape=(32, 32, 3)),
+    "Myrtle-5, pooled, 32 × 32": Workload(MYRTLE, (2,), square=True, shape=(32, 32, 3)),
+    "ResNet, 4 blocks, pooled, 12 × 12": Workload(
+        (C3, *(spatial.block(),) * 4, *spatial.POOLED), (4,), shape=(12, 12, 3)),
+    "attention 1/d, pooled, 64 tokens": Workload(ATTENTION, (12,), shape=(64, 16)),
+    "graph, pooled, 24 nodes": Workload(GRAPH, (40,), shape=(24, 8)),
+}
+"""Networks over positions; what is pooled needs all pairs of positions."""
+
+
+def inputs(n, shape):
     """Two sets of inputs, float32 values so that both precisions see the same numbers."""
     rng = np.random.default_rng(n)
-    return (rng.normal(size=(n, d)).astype(np.float32) for _ in range(2))
+    return (rng.normal(size=(n, *shape)).astype(np.float32) for _ in range(2))

@@ -8,14 +8,17 @@ networks of ``spatial.py``, to ``spatial.npz``.
 """
 
 import argparse
+import sys
 import warnings
 from pathlib import Path
 
 import jax
 import numpy as np
-import spatial
-import stub
-from networks import INPUT_WIDTH, NETWORKS, stax_kernel
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from peers import spatial, stub
+from peers.networks import INPUT_WIDTH, NETWORKS, stax_kernel
 
 SPATIAL = Path(__file__).parents[2] / "tests" / "peer" / "spatial.npz"
 OUTPUT = Path(__file__).parents[2] / "tests" / "peer" / "reference.npz"

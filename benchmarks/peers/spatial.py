@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from networks import Act, activation
+
+from peers.networks import Act, activation
 
 WIDTH = 24
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from spatial import Field
+    from spatial_writer import Field
 
 MAPS = ("jax.nn.softmax({}, -1)", "jax.nn.softmax({}, -1)", "jax.nn.softmax({}, -1)",
         "jax.nn.relu({})", "{}", "jnp.tanh({})", "jnp.exp({} / 4)", "{} ** 2")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from spatial import Field
+    from spatial_writer import Field
 
 FORBIDDEN = (
     "max_pool", "max", "batch_norm", "learned_mixing", "one_filter", "noise", "hard_attention",

@@ -23,7 +23,7 @@ def run(seeds: range, *, kind: str = "dense", illegal: float = 0.12, verbose: bo
     import jax
     from judge import judge
 
-    generate = importlib.import_module({"dense": "writer", "spatial": "spatial"}[kind]).generate
+    generate = importlib.import_module({"dense": "writer", "spatial": "spatial_writer"}[kind]).generate
 
     verdicts = []
     for i, seed in enumerate(seeds):

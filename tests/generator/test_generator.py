@@ -29,6 +29,22 @@ def test_some_random_networks():
     assert sum(v.kind == "read" for v in verdicts) >= 4
 
 
+QUICK_OVER_POSITIONS = (5003, 5008, 5011, 5014, 5019, 5031, 5033, 5052, 5053)
+
+
+def test_some_random_networks_over_positions():
+    verdicts = run.run(QUICK_OVER_POSITIONS, kind="spatial")
+    check(verdicts)
+    assert sum(v.kind == "read" for v in verdicts) >= 4
+
+
+@pytest.mark.slow
+def test_two_hundred_random_networks_over_positions():
+    verdicts = run.run(range(200), kind="spatial")
+    check(verdicts)
+    assert sum(v.kind == "read" for v in verdicts) > 90
+
+
 @pytest.mark.slow
 def test_three_hundred_random_networks():
     verdicts = run.run(range(300))

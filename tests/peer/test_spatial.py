@@ -10,9 +10,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-import spatial
 
 import widelimit as wl
+from peers import spatial
 
 REFERENCE = Path(__file__).parent / "spatial.npz"
 

@@ -35,7 +35,9 @@ def test_the_error_of_an_expansion_has_its_order(name, degree):
     assert degree + 1 == pytest.approx(order, abs=0.35)
 
 
-@pytest.mark.parametrize("name", ["mlp", pytest.param("transformer_block", marks=pytest.mark.slow), "custom_vjp"])
+@pytest.mark.parametrize("name", [
+    "mlp", pytest.param("transformer_block", marks=pytest.mark.slow), "custom_vjp",
+])
 def test_linearize_is_value_plus_jacobian(name):
     case = ZOO[name]()
     x = case.x[0]
