@@ -102,6 +102,8 @@ def show(expression: Scalar, depth: int = 3) -> str:
             return f"s{number}"
         case Literal(value):
             return f"{float(value):.4g}" if getattr(value, "ndim", 0) == 0 else "const"
+        case Operation("at zero", _, arguments):
+            return show(arguments[0], depth)
         case Operation(name, _, arguments):
             if depth == 0:
                 return f"{name}(…)"

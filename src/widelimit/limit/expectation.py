@@ -9,6 +9,7 @@ from widelimit import duals
 from widelimit.errors import NotGaussianError
 from widelimit.graph import nodes as n
 from widelimit.graph.nodes import Part
+from widelimit.limit import zeros
 from widelimit.limit.evaluate import ZERO, Evaluation, Pairing, add, barrier, times
 
 
@@ -189,7 +190,7 @@ def _group(
             node, dims = f.root.node, f.root.dims
             return ev.mean_at(node, dims, rank, operand, pairing)
         q = variance(ev, f, operand, rank, pairing)
-        return duals.mean(activation, q, parameters(ev, f, operand, rank, pairing))
+        return zeros.mean(activation, q, parameters(ev, f, operand, rank, pairing))
     if len(group) == 2:
         return _two(ev, group[0], group[1], rank, pairing)
     return _stein(ev, group, rank, pairing)
@@ -250,11 +251,13 @@ def pair(
     same = f[0].root.node is g[0].root.node and f[0].root.dims == g[0].root.dims
     if same and (pairing != "cross" or f[1] == g[1]):
         out = duals.second(phi, psi, q1, p1, p2, derivative=derivative)
+        out = zeros.pair(phi, psi, q1, q1, p1, p2, out, derivative=derivative)
         return out if derivative else out.value
     if c is ZERO:
         c = 0.0 * (q1 + q2)
     d = distance(ev, f, g, rank, pairing)
     out = duals.pair(phi, psi, q1, q2, c, params1=p1, params2=p2, d=d, derivative=derivative)
+    out = zeros.pair(phi, psi, q1, q2, p1, p2, out, derivative=derivative)
     return out if derivative else out.value
 
 

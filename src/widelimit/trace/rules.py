@@ -12,6 +12,7 @@ from jax.extend.core import JaxprEqn
 import widelimit.trace.along
 import widelimit.trace.control
 import widelimit.trace.convolve
+import widelimit.trace.custom
 import widelimit.trace.indexing
 import widelimit.trace.scatter  # noqa: F401  (registers their rules)
 from widelimit.errors import BatchStatisticsError, OrderStatisticError, RandomnessError
