@@ -1,4 +1,4 @@
-"""Empty inputs without a spread bias: values and slopes at exactly zero, as the network has them."""
+"""Empty inputs without a bias: values and slopes at exactly zero, as the network has them."""
 
 import jax
 import jax.numpy as jnp
