@@ -212,6 +212,7 @@ class Program:
         flags = [
             has_close_pairs(x, y, real, symmetric=ev.symmetric) for x, y in _distinct(ev.close)
         ]
+        flags += ev.empty
         close = jnp.any(jnp.stack(flags)) if flags else jnp.zeros((), bool)
         return results, close, lost
 

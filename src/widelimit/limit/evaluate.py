@@ -66,7 +66,9 @@ class Evaluation:
         Whether tangent kernels will be asked for.
     careful
         Whether squared distances are carried beside the moments, so that near-duplicate inputs
-        keep all their digits. If not, ``close`` collects flags that say where this was needed.
+        keep all their digits, and variables without variance are looked at by themselves. If
+        not, ``close`` collects the inputs of pairs, and ``empty`` flags, that say whether this
+        was needed.
     sampling
         How integrals without a closed form are drawn.
     """
@@ -93,6 +95,7 @@ class Evaluation:
         self.careful = careful
         self.sampling = sampling or Sampling()
         self.close: list[Any] = []
+        self.empty: list[Any] = []
         self._memo: dict[tuple, Any] = {}
         self._relations: dict[tuple[int, int], bool] = {}
 

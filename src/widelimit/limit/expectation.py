@@ -251,13 +251,13 @@ def pair(
     same = f[0].root.node is g[0].root.node and f[0].root.dims == g[0].root.dims
     if same and (pairing != "cross" or f[1] == g[1]):
         out = duals.second(phi, psi, q1, p1, p2, derivative=derivative)
-        out = zeros.pair(phi, psi, q1, q1, p1, p2, out, derivative=derivative)
+        out = zeros.pair(ev, phi, psi, q1, q1, p1, p2, out, derivative=derivative)
         return out if derivative else out.value
     if c is ZERO:
         c = 0.0 * (q1 + q2)
     d = distance(ev, f, g, rank, pairing)
     out = duals.pair(phi, psi, q1, q2, c, params1=p1, params2=p2, d=d, derivative=derivative)
-    out = zeros.pair(phi, psi, q1, q2, p1, p2, out, derivative=derivative)
+    out = zeros.pair(ev, phi, psi, q1, q2, p1, p2, out, derivative=derivative)
     return out if derivative else out.value
 
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from widelimit import duals
+from widelimit.limit.evaluate import Evaluation
 
 
 def breaks(activation: Any) -> bool:
@@ -39,12 +40,13 @@ def _mean(activation: duals.Activation, q: Any, params: tuple) -> Any:
 
 
 def pair(
-    phi: duals.Activation, psi: duals.Activation, q1: Any, q2: Any, params1: tuple,
+    ev: Evaluation, phi: duals.Activation, psi: duals.Activation, q1: Any, q2: Any, params1: tuple,
     params2: tuple, out: Any, *, derivative: bool,
 ) -> Any:
     """E[φ(u) ψ(v)] and E[φ'(u) ψ'(v)] as found, put right where u or v has no variance.
 
-    A variable without variance is independent of the other.
+    A variable without variance is independent of the other. An evaluation that is not careful
+    takes note instead.
     """
     if not (breaks(phi) or breaks(psi)):
         return out
@@ -59,6 +61,9 @@ def pair(
         return out._replace(value=value, derivative=slopes)
 
     some = jnp.any(q1 <= 0) | jnp.any(q2 <= 0)
+    if not ev.careful:
+        ev.empty.append(some)
+        return out
     if not isinstance(some, jax.core.Tracer):
         return right(out) if bool(some) else out
     return jax.lax.cond(some, right, lambda same: same, out)
