@@ -67,6 +67,10 @@ def channels_and_positions(p, x):
     )[0].mean(0)
 
 
+def function_at_places(p, x):
+    return (x @ p[2]).at[0].apply(jnp.tanh).mean(0)
+
+
 SHAPES = [
     struct(H, 5, D), struct(H, 5, D), struct(5, N), struct(H * D, 4), struct(H, 5, D),
     struct(H, D, 4), struct(6, 4), struct(3, 3, 1, N), struct(4, N), struct(3, 3, 3, N),
@@ -81,6 +85,7 @@ CASES = [
     (max_pooling, wl.OrderStatisticError),
     (pooled_over_width, wl.UnsupportedPrimitiveError),
     (channels_and_positions, wl.MisalignedWidthError),
+    (function_at_places, wl.UnsupportedPrimitiveError),
 ]
 
 

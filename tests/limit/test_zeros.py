@@ -65,3 +65,19 @@ def test_inside_of_jit_and_across_batches(rng):
     np.testing.assert_allclose(jax.jit(kernel.ntk)(x), whole, rtol=1e-10)
     np.testing.assert_allclose(kernel.ntk(x[:1], x), whole[:1], rtol=1e-10)
     np.testing.assert_allclose(kernel.ntk_diagonal(x), np.diag(whole), rtol=1e-10)
+
+
+@pytest.mark.parametrize(("slope", "share"), [(0.0, 0.0), (1.0, 1.0)])
+def test_a_slope_is_met_by_what_is_trained_layers_below(slope, share):
+    """Zero inputs, a zero bias that is trained, a smooth layer, and then a kink."""
+    def f(p, x):
+        h = jnp.tanh(x @ p[0] / 2 + p[1]) @ p[2] / np.sqrt(WIDTH)
+        return jnp.where(h > 0, h, slope * h) @ p[3] / np.sqrt(WIDTH)
+
+    shapes = [struct(4, WIDTH), struct(WIDTH), struct(WIDTH, WIDTH), struct(WIDTH)]
+    kernel = wl.kernel(f, shapes, prior=PRIOR | {"[3]": wl.Prior(0.0, 1.0)})
+    x = np.zeros((2, 4))
+    x[1] = 1.0
+    ntk = kernel.ntk(x)
+    assert ntk[0, 0] == share
+    assert ntk[1, 1] > 0.3

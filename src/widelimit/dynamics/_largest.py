@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
 from widelimit.dynamics._method import decay_rate, read_method
-from widelimit.tangent._blocks import as_matrix
+from widelimit.tangent._blocks import as_square
 
 FAILURE = 1e-6
 """The probability that an upper bound is none."""
@@ -97,14 +97,7 @@ def largest_eigenvalue(
         msg = f"steps is at least 1 and failure between 0 and 1, got {steps} and {failure}"
         raise ValueError(msg)
     if not hasattr(kernel, "mv"):
-        matrix = as_matrix(np.asarray(kernel))
-        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
-            msg = f"a kernel matrix is square, got shape {np.shape(kernel)}"
-            raise ValueError(msg)
-        if not np.all(np.isfinite(matrix)):
-            msg = "the kernel contains NaN or infinite values"
-            raise ValueError(msg)
-        top = float(np.linalg.eigvalsh(matrix)[-1])
+        top = float(np.linalg.eigvalsh(as_square(kernel))[-1])
         return Largest(top, top, 0.0)
     like = kernel.in_structure()
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), like)

@@ -12,6 +12,7 @@ import numpy as np
 
 from widelimit.batches import float_dtype
 from widelimit.graph import nodes as n
+from widelimit.graph.show import Layouts
 from widelimit.graph.simplify import simplified
 from widelimit.graph.walk import reachable
 from widelimit.kernel._output import diagonal_block, pair_block, positions
@@ -53,7 +54,7 @@ class Costs:
         The number of examples on each side of a tile.
     """
 
-    nodes: dict[int, tuple[tuple[bool, ...], int]]
+    nodes: Layouts
     pair: int
     tile: int
 
@@ -85,7 +86,7 @@ class Program:
         self._activations = Activations()
         self._compiled: dict[Any, Callable[..., Any]] = {}
         self._series: dict[Kinds, bool] = {}
-        self._entries: dict[Kinds, list[int]] = {}
+        self._shapes: dict[Kinds, tuple[list[int], Layouts]] = {}
 
     def pairs(self, stds: Any, x1: list[Any], x2: list[Any] | None, kinds: Kinds) -> Blocks:
         """Kernels of all pairs of examples; ``x2=None`` is ``x1``."""
@@ -130,7 +131,7 @@ class Program:
     def costs(self, leaves: list[Any], kinds: Kinds) -> Costs:
         """What each node's moments take, and the tiles that follow from it."""
         size = np.dtype(float_dtype(leaves)).itemsize
-        layouts = self._abstract(leaves, kinds).layouts()
+        _, layouts = self._shaped(leaves, kinds)
         nodes = {
             key: (tied, -(-entries // _PAIRS) * size) for key, (tied, entries) in layouts.items()
         }
@@ -168,17 +169,15 @@ class Program:
         if positions(self.graph) == 1:
             fields = sum(isinstance(x, n.Field) for x in self.graph.nodes)
             return (max(12, 4 * fields) if staged else 12) * size
-        if kinds not in self._entries:
-            abstract = self._abstract(leaves, kinds)
-            self._entries[kinds] = [-(-size // _PAIRS) for size in abstract.sizes()]
-        entries = self._entries[kinds]
+        entries = [-(-count // _PAIRS) for count in self._shaped(leaves, kinds)[0]]
         return max(sum(entries) if staged else _ALIVE * max(entries), 1) * size
 
-    def _abstract(self, leaves: list[Any], kinds: Kinds) -> Evaluation:
-        """The evaluation of two pairs of examples with shapes only, no numbers."""
+    def _shaped(self, leaves: list[Any], kinds: Kinds) -> tuple[list[int], Layouts]:
+        """Sizes and layouts of all moments of two examples with two, from shapes alone."""
+        if kinds in self._shapes:
+            return self._shapes[kinds]
         two = [jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype) for x in leaves]
         stds = [jax.ShapeDtypeStruct((), float_dtype(leaves))] * len(self.graph.leaves)
-        kept: list[Evaluation] = []
 
         def run(stds: Any, a: Any, b: Any) -> None:
             sides = (Side(a, 2), Side(b, 2))
@@ -187,10 +186,10 @@ class Program:
                 for kind in kinds:
                     for out in self.graph.outputs:
                         pair_block(ev, out, kind)
-            kept.append(ev)
+            self._shapes[kinds] = ev.sizes(), ev.layouts()
 
         jax.eval_shape(run, stds, two, two)
-        return kept[0]
+        return self._shapes[kinds]
 
     def _evaluation(self, stds: Any, sides: tuple[Side, Side], kinds: Kinds, **how: Any) -> Any:
         dtype = float_dtype([*sides[0].leaves, *sides[1].leaves])

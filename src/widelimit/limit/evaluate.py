@@ -19,6 +19,7 @@ import numpy as np
 from widelimit.errors import MisalignedWidthError
 from widelimit.graph import nodes as n
 from widelimit.graph.index import Relation
+from widelimit.graph.walk import reachable
 from widelimit.limit.activations import Activations
 from widelimit.limit.place import place
 
@@ -98,6 +99,7 @@ class Evaluation:
         self.empty: list[Any] = []
         self._memo: dict[tuple, Any] = {}
         self._relations: dict[tuple[int, int], bool] = {}
+        self._constants: dict[int, bool] = {}
 
     # ----------------------------------------------------------------- batches
 
@@ -249,8 +251,8 @@ class Evaluation:
     def layouts(self) -> dict[int, tuple[tuple[bool, ...], int]]:
         """What was asked of each node with itself, by the node's id.
 
-        Which position axes were tied in the largest of its moments across examples, and how many
-        entries its moments have together.
+        Which position axes were tied in all of its moments across examples, and how many entries
+        these have together.
         """
         found: dict[int, tuple[tuple[bool, ...], int]] = {}
         for key, value in self._memo.items():
@@ -265,6 +267,13 @@ class Evaluation:
             before, sofar = found.get(a, (tied, 0))
             found[a] = (tuple(x and y for x, y in zip(before, tied)), sofar + entries)
         return found
+
+    def trains_constants(self, node: n.Node) -> bool:
+        """Whether parameters that start as constants, and are not random, are below a node."""
+        if id(node) not in self._constants:
+            below = reachable([node])
+            self._constants[id(node)] = any(isinstance(x, n.Tangent) for x in below)
+        return self._constants[id(node)]
 
     def related(self, a: n.Node, b: n.Node) -> bool:
         """Whether two nodes share random numbers at their own layer."""

@@ -248,17 +248,22 @@ def pair(
     p2 = parameters(ev, g[0], g[1], rank, pairing)
     if not derivative and (phi is duals.IDENTITY or psi is duals.IDENTITY) and c is ZERO:
         return ZERO
+    one = zeros.Argument(phi, f[0].root.node, q1, p1)
+    two = zeros.Argument(psi, g[0].root.node, q2, p2)
+
+    def put_right(out: Any) -> Any:
+        out = zeros.pair(ev, one, two, out, derivative=derivative)
+        return out if derivative else out.value
+
     same = f[0].root.node is g[0].root.node and f[0].root.dims == g[0].root.dims
     if same and (pairing != "cross" or f[1] == g[1]):
         out = duals.second(phi, psi, q1, p1, p2, derivative=derivative)
-        out = zeros.pair(ev, phi, psi, q1, q1, p1, p2, out, derivative=derivative)
-        return out if derivative else out.value
+        return put_right(out)
     if c is ZERO:
         c = 0.0 * (q1 + q2)
     d = distance(ev, f, g, rank, pairing)
     out = duals.pair(phi, psi, q1, q2, c, params1=p1, params2=p2, d=d, derivative=derivative)
-    out = zeros.pair(ev, phi, psi, q1, q2, p1, p2, out, derivative=derivative)
-    return out if derivative else out.value
+    return put_right(out)
 
 
 def distance(

@@ -7,12 +7,13 @@ then computes φ(0), and its tangent φ'(0) as automatic differentiation has it,
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from widelimit import duals
+from widelimit.graph import nodes as n
 from widelimit.limit.evaluate import Evaluation
 
 
@@ -39,31 +40,53 @@ def _mean(activation: duals.Activation, q: Any, params: tuple) -> Any:
     return jnp.where(dead, there, spread)
 
 
-def pair(
-    ev: Evaluation, phi: duals.Activation, psi: duals.Activation, q1: Any, q2: Any, params1: tuple,
-    params2: tuple, out: Any, *, derivative: bool,
-) -> Any:
+class Argument(NamedTuple):
+    """A function of a Gaussian variable: the variable's node, its variance, known values."""
+
+    activation: duals.Activation
+    root: n.Node
+    variance: Any
+    params: tuple
+
+
+def pair(ev: Evaluation, a: Argument, b: Argument, out: Any, *, derivative: bool) -> Any:
     """E[φ(u) ψ(v)] and E[φ'(u) ψ'(v)] as found, put right where u or v has no variance.
 
     A variable without variance is independent of the other. An evaluation that is not careful
     takes note instead.
     """
-    if not (breaks(phi) or breaks(psi)):
+    if not (breaks(a.activation) or breaks(b.activation)):
+        return out
+    if not ev.careful:
+        for x in (a, b):
+            if _matters(ev, x):
+                ev.empty.append(jnp.any(x.variance <= 0))
         return out
 
     def right(out: Any) -> Any:
-        dead = (q1 <= 0) | (q2 <= 0)
-        of = lambda a, b, was: jnp.where(
-            dead, _mean(a, q1, params1) * _mean(b, q2, params2), was
+        dead = (a.variance <= 0) | (b.variance <= 0)
+        of = lambda phi, psi, was: jnp.where(
+            dead, _mean(phi, a.variance, a.params) * _mean(psi, b.variance, b.params), was
         ).astype(was.dtype)
+        phi, psi = a.activation, b.activation
         value = of(phi, psi, out.value)
         slopes = of(phi.prime, psi.prime, out.derivative) if derivative else out.derivative
         return out._replace(value=value, derivative=slopes)
 
-    some = jnp.any(q1 <= 0) | jnp.any(q2 <= 0)
-    if not ev.careful:
-        ev.empty.append(some)
-        return out
+    some = jnp.any(a.variance <= 0) | jnp.any(b.variance <= 0)
     if not isinstance(some, jax.core.Tracer):
         return right(out) if bool(some) else out
     return jax.lax.cond(some, right, lambda same: same, out)
+
+
+def _matters(ev: Evaluation, x: Argument) -> bool:
+    """Whether a variable without variance can make a difference.
+
+    A continuous function has the value that variances tend to. Its slope meets the tangent kernel
+    of the variable, which is zero there too unless something is trained that starts as a constant.
+    """
+    if not breaks(x.activation):
+        return False
+    found = None if x.activation.n_params else x.activation.analysis
+    smooth = not ev.activations.has_jump(x.activation) if found is None else found.continuous
+    return not smooth or (ev.with_tangent and ev.trains_constants(x.root))

@@ -5,6 +5,26 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
+
+def as_square(kernel: Any) -> np.ndarray:
+    """A kernel of one batch with itself as one finite matrix of NumPy.
+
+    Raises
+    ------
+    ValueError
+        If the matrix is not square or not finite.
+    """
+    k = as_matrix(np.asarray(kernel))
+    if k.ndim != 2 or k.shape[0] != k.shape[1] or not k.size:
+        msg = f"a kernel matrix is square, got shape {np.shape(kernel)}"
+        raise ValueError(msg)
+    if not np.all(np.isfinite(k)):
+        msg = "the kernel contains NaN or infinite values"
+        raise ValueError(msg)
+    return k
+
 
 def as_matrix(k: Any) -> Any:
     """From (n1, n2, *out, *out) to (n1 out, n2 out), examples first; (n1, n2) stays."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import linalg, optimize
 
-from widelimit.tangent._blocks import as_matrix
+from widelimit.tangent._blocks import as_square
 
 SUBSETS = 16
 """Random halves of the examples from which the uncertainty of a learning curve is taken."""
@@ -185,14 +185,7 @@ def spectrum(k: Any) -> Spectrum:
     ValueError
         If the matrix is not square, symmetric and finite.
     """
-    k = np.asarray(k, float)
-    k = as_matrix(k)
-    if k.ndim != 2 or k.shape[0] != k.shape[1] or not k.size:
-        msg = f"a kernel matrix is square, got shape {k.shape}"
-        raise ValueError(msg)
-    if not np.all(np.isfinite(k)):
-        msg = "the kernel holds NaN or infinite values"
-        raise ValueError(msg)
+    k = as_square(np.asarray(k, float))
     if np.max(np.abs(k - k.T)) > 1e-4 * np.max(np.abs(k)):
         msg = "the kernel is not symmetric: give that of one batch with itself"
         raise ValueError(msg)

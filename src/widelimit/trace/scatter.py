@@ -29,6 +29,8 @@ from widelimit.trace.reader import Reader, rule
 def scatter(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
     """Places written to: known while reading and each once, or rows added by known numbers."""
     base, chosen, updates = operands
+    if eqn.primitive.name == "scatter" and eqn.params.get("update_jaxpr") is not None:
+        raise r.unsupported(eqn.primitive.name, "a function is applied to the places chosen.")
     if is_constant(chosen):
         found = _each_once(r, eqn, base, concrete(chosen), updates)  # type: ignore[arg-type]
         if found is not None:
