@@ -28,13 +28,14 @@ KEY = jax.random.key(0)
 
 
 class Case(NamedTuple):
-    """A model: the package it comes from, how it is made, one example's shape, how it is called."""
+    """A model: its package, how it is made, one example's shape, how it is called, fixed arrays."""
 
     name: str
     module: str
     make: Callable[[Any, Any], Any]
     shape: tuple[int, ...]
     call: Callable[[Any, Any], Any] | None = None
+    tables: tuple[str, ...] = ()
 
 
 def inference(model: Any, x: Any) -> Any:
@@ -148,10 +149,8 @@ CASES = (
         3, [256] * 3, [1, 1, 1], ["conv", "conv", "attention"], num_classes=1, key=key), IMAGE,
          inference),
     Case("Mlla", VISION, lambda m, key: m.Mlla(
-        32, 3, dim=96, depths=[1, 1], num_heads=[3, 6], num_classes=1, key=key), IMAGE, inference),
-    Case("FasterViT", VISION, lambda m, key: m.FasterViT(
-        32, 3, 64, 64, [2, 4, 8, 16], False, [1, 1, 1, 1], [7, 7, 7, 7], 2, num_classes=1,
-        key=key), IMAGE, inference),
+        32, 3, dim=96, depths=[1, 1], num_heads=[3, 6], num_classes=1, key=key), IMAGE, inference,
+         ("rotations",)),
     Case("Mlp", LAYERS, lambda m, key: m.Mlp(5, hidden_dim=256, out_dim=1, key=key), (4, 5),
          inference),
     Case("SwiGlu", LAYERS, lambda m, key: m.SwiGlu(128, hidden_dim=256, out_dim=1, key=key),
@@ -184,7 +183,8 @@ def judged(case: Case) -> dict[str, Any]:
             kernel = wl.kernel(case.call, model) if case.call else wl.kernel(model)
             row["prior"] = "from the layers"
         except wl.UnknownPriorError:  # arrays of the model's own: ask its constructor
-            prior = wl.prior_of(make)
+            table = lambda name, _: "fixed" if case.tables and name.endswith(case.tables) else None
+            prior = wl.prior_of(make, given=table)
             kernel = wl.kernel(case.call or (lambda f, z: f(z)), model, prior=prior)
             row["prior"] = "from the constructor"
         graph = kernel.graph(x)

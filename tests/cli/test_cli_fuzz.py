@@ -314,6 +314,12 @@ def test_fit_at_length(cli, cheap, tmp_path):
 
 
 @pytest.mark.slow
+def test_fit_by_evidence_at_length(cli, tmp_path):
+    """With the estimators themselves."""
+    run(range(600, 820), check_fit, tmp_path)
+
+
+@pytest.mark.slow
 def test_predict_at_length(cli, cheap, tmp_path):
     good_model(tmp_path)
     run(range(2000, 2600), check_predict, tmp_path)

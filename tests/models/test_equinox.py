@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import widelimit as wl
 from widelimit.errors import (
     BatchStatisticsError,
     RandomnessError,
@@ -273,3 +274,59 @@ def test_weights_that_are_not_independent_are_refused():
     model = eqx.nn.make_with_state(eqx.nn.SpectralNorm)(linear, "weight", key=KEY)
     with pytest.raises(UnknownPriorError, match="singular value"):
         describe(model)
+
+
+class Rotary(eqx.Module):
+    """Tokens turned by angles that are an array of the module."""
+
+    angles: jax.Array
+    embed: jax.Array
+    readout: jax.Array
+
+    def __init__(self, key):
+        a, b = jax.random.split(key)
+        self.angles = jnp.outer(jnp.arange(5.0), jnp.asarray([1.0, 0.3]))
+        self.embed = jax.random.normal(a, (3, 4, 64))
+        self.readout = jax.random.normal(b, (4, 64))
+
+    def __call__(self, x):
+        h = jnp.einsum("td,dkc->tkc", x, self.embed)
+        one, two = h[:, :2], h[:, 2:]
+        cos, sin = jnp.cos(self.angles)[..., None], jnp.sin(self.angles)[..., None]
+        turned = jnp.concatenate([one * cos - two * sin, one * sin + two * cos], 1)
+        return jnp.einsum("tkc,kc->", jnp.tanh(turned), self.readout) / 16
+
+
+def test_a_table_is_fixed():
+    model = Rotary(KEY)
+    with pytest.raises(UnknownPriorError, match="'fixed'"):
+        describe(model)
+    with pytest.raises(UnknownPriorError, match="'fixed'"):
+        prior_of(Rotary)
+    given = {"angles": "fixed", "embed": 1.0, "readout": 1.0}
+    d = describe(model, prior=given)
+    assert d.names == ("embed", "readout")
+    read = describe(model, prior=prior_of(Rotary, given={"angles": "fixed"}))
+    assert read.names == d.names
+    assert "angles: fixed" in repr(prior_of(Rotary, given={"angles": "fixed"}))
+    x = jax.random.normal(KEY, (3, 5, 3))
+
+    def written_out(p, x):
+        return eqx.tree_at(lambda m: (m.embed, m.readout), model, (p["embed"], p["readout"]))(x)
+
+    params = {"embed": model.embed, "readout": model.readout}
+    kernels = wl.kernel(model, prior=given).both(x)
+    for ours, plain in zip(kernels, wl.kernel(written_out, params).both(x)):
+        np.testing.assert_allclose(ours, plain, rtol=1e-12)
+    unturned = eqx.tree_at(lambda m: m.angles, model, 0 * model.angles)
+    assert not np.allclose(kernels.ntk, wl.kernel(unturned, prior=given).ntk(x), rtol=1e-3)
+
+
+def test_a_fixed_array_needs_its_values():
+    abstract = jax.eval_shape(Rotary, KEY)
+    with pytest.raises(ValueError, match="needs its values"):
+        describe(abstract, prior={"angles": "fixed", "embed": 1.0, "readout": 1.0})
+    with pytest.raises(ValueError, match="is given 'fixd'"):
+        describe(Rotary(KEY), prior={"angles": "fixd", "embed": 1.0, "readout": 1.0})
+    with pytest.raises(ValueError, match="nothing is random"):
+        describe(Rotary(KEY), prior=lambda name, struct: "fixed")

@@ -2,10 +2,12 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 nnx = pytest.importorskip("flax.nnx")
 
+import widelimit as wl  # noqa: E402
 from widelimit.errors import BatchStatisticsError, RandomnessError, UnknownPriorError  # noqa: E402
 from widelimit.models import describe  # noqa: E402
 from widelimit.priors import Prior, prior_of  # noqa: E402
@@ -198,3 +200,32 @@ def test_own_parameters_have_unknown_priors():
         assert d.names == ("w",)
         assert d.priors[0].std == pytest.approx(1)
     assert jnp.allclose(d.apply([jnp.zeros(3)], jnp.ones(3)), 1)
+
+
+class Recurrent(nnx.Module):
+    def __init__(self, rngs):
+        self.rnn = nnx.RNN(nnx.SimpleCell(5, 64, rngs=rngs))
+        self.readout = nnx.Linear(64, 1, rngs=rngs)
+
+    def __call__(self, x):
+        return self.readout(self.rnn(x[None])[0, -1])[0]
+
+
+def test_a_recurrent_network_with_its_own_counter_of_random_numbers(rng):
+    kernel = wl.kernel(Recurrent(nnx.Rngs(0)))
+    names = {name.split(".", 2)[-1]: prior.std for name, prior in kernel.priors.items()}
+
+    def elman(p, xs):
+        h = jnp.zeros(64)
+        for x in xs:
+            h = jnp.tanh(x @ p["in"] + p["bias"] + h @ p["again"])
+        return h @ p["out"]
+
+    params = {
+        "in": jnp.zeros((5, 64)), "bias": jnp.zeros(64), "again": jnp.zeros((64, 64)),
+        "out": jnp.zeros(64),
+    }
+    prior = {"in": names["dense_i.kernel"], "again": 1 / 8, "bias": 0.0, "out": 1 / 8}
+    x = rng.normal(size=(3, 4, 5))
+    written_out = wl.kernel(elman, params, prior=prior).nngp(x)
+    assert np.allclose(kernel.nngp(x), written_out, rtol=1e-6)

@@ -13,10 +13,9 @@ import numpy as np
 
 from widelimit.errors import UnknownPriorError
 from widelimit.models import _equinox
-from widelimit.models._assign import assign
 from widelimit.models._check import require_plausible
 from widelimit.models._origin import Origin
-from widelimit.priors import STANDARD_NORMAL, Prior, Priors, leaves
+from widelimit.priors import FIXED, STANDARD_NORMAL, Prior, Priors, as_prior, assign, leaves
 from widelimit.priors._names import is_equinox, is_flax, struct
 
 DOCUMENTED = "documented"
@@ -79,7 +78,9 @@ def describe(
         What is random, where it is not to be read off: a Prior, a number (the standard
         deviation of all entries), a pytree prefix of those, a mapping from names or beginnings
         of names, a callable of (name, ShapeDtypeStruct), or the result of ``prior_of``. A None
-        in these leaves an array to be read off. ``"documented"`` takes the documented
+        in these leaves an array to be read off. ``"fixed"`` in place of a Prior says that an
+        array is a table, such as the angles of rotary positions: known as it is, neither random
+        nor trained, and no parameter of the description. ``"documented"`` takes the documented
         initialisation of library layers without comparing it with the arrays' values. Arrays of
         plain parameter pytrees are standard Gaussian by default, those of Equinox and Flax
         layers have the layer's initialisation.
@@ -118,11 +119,16 @@ def describe(
     _require_concrete(holder)
     priors = _priors(holder, found, structs, prior)
     train = assign(trainable, found.names, structs, _as_bool, "trainable")
+    parameter = [p != FIXED for p in priors]
+    if not any(parameter):
+        msg = f"every array of {type(holder).__name__} is fixed, so nothing is random"
+        raise ValueError(msg)
+    found = found.keep(parameter)
     return Description(
-        arrays=structs,
+        arrays=tuple(s for s, chosen in zip(structs, parameter) if chosen),
         names=found.names,
-        priors=priors,
-        trainable=tuple(True if t is None else t for t in train),
+        priors=tuple(p for p in priors if isinstance(p, Prior)),
+        trainable=tuple(t is not False for t, chosen in zip(train, parameter) if chosen),
         values=found.values,
         unflatten=found.rebuild,
         library=found.library,
@@ -186,14 +192,15 @@ def _origins(holder: Any) -> dict[str, Origin]:
     return _equinox.origins(holder)
 
 
-def _priors(holder: Any, found: Any, structs: Any, prior: Any) -> tuple[Prior, ...]:
+def _priors(holder: Any, found: Any, structs: Any, prior: Any) -> tuple[Prior | str, ...]:
+    """The prior of every array, or FIXED."""
     trust = isinstance(prior, str)
     if trust and prior != DOCUMENTED:
         msg = f"prior={prior!r}: the only string it can be is {DOCUMENTED!r}"
         raise ValueError(msg)
     if isinstance(prior, Priors):
         return _from_constructor(prior, found, structs)
-    given = assign(None if trust else prior, found.names, structs, _as_prior, "prior")
+    given = assign(None if trust else prior, found.names, structs, as_prior, "prior")
     if None not in given:
         return tuple(given)
     if found.library == "params" and not any(True for _ in _equinox.modules(holder)):
@@ -212,7 +219,8 @@ def _priors(holder: Any, found: Any, structs: Any, prior: Any) -> tuple[Prior, .
                 why=f"{origin.reason[0].upper()}{origin.reason[1:]}.",
                 remedy=f"give it, describe(model, prior={{{name!r}: Prior(mean, std)}}), read it "
                 "off the constructor, prior=prior_of(lambda key: Model(..., key)), or let the "
-                f"module state it in a method {_equinox.PROTOCOL}",
+                f"module state it in a method {_equinox.PROTOCOL}; a table that is neither random "
+                f"nor trained is prior={{{name!r}: 'fixed'}}",
             )
         if not origin.stated and not trust:
             require_plausible(name, value, origin.prior, origin.support)
@@ -233,7 +241,7 @@ def _random(prior: Prior) -> bool:
     return not (isinstance(prior.std, int | float) and prior.std == 0)
 
 
-def _from_constructor(prior: Priors, found: Any, structs: Any) -> tuple[Prior, ...]:
+def _from_constructor(prior: Priors, found: Any, structs: Any) -> tuple[Prior | str, ...]:
     missing = [name for name in found.names if name not in prior]
     extra = [name for name in prior if name not in found.names]
     if missing or extra:
@@ -249,22 +257,6 @@ def _from_constructor(prior: Priors, found: Any, structs: Any) -> tuple[Prior, .
             msg = f"prior_of read another model: its {name} has shape {made}, here it is {s.shape}"
             raise ValueError(msg)
     return tuple(prior[name] for name in found.names)
-
-
-def _as_prior(value: Any) -> Prior | None:
-    """A Prior, or a number as the standard deviation."""
-    if isinstance(value, Prior):
-        return value
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int | float | np.number):
-        if value < 0:
-            msg = f"a standard deviation is at least 0, got {value}"
-            raise ValueError(msg)
-        return Prior(std=float(value)) if value else Prior.constant(0.0)
-    if isinstance(value, jax.Array | np.ndarray) and value.shape == ():
-        return Prior(std=value)
-    return None
 
 
 def _as_bool(value: Any) -> bool | None:

@@ -34,6 +34,28 @@ class Leaves:
     rebuild: Callable[[Sequence[Any]], Any]
     library: str
 
+    def keep(self, chosen: Sequence[bool]) -> Leaves:
+        """Some of the parameters; the others become part of the model as they are."""
+        if all(chosen):
+            return self
+        missing = [
+            name for name, value, kept in zip(self.names, self.values, chosen)
+            if not kept and isinstance(value, jax.ShapeDtypeStruct)
+        ]
+        if missing:
+            msg = f"{missing[0]} is fixed, so it needs its values"
+            raise ValueError(msg)
+
+        def rebuild(arrays: Sequence[Any]) -> Any:
+            rest = iter(arrays)
+            full = [next(rest) if kept else v for v, kept in zip(self.values, chosen)]
+            return self.rebuild(full)
+
+        names, values = (
+            tuple(v for v, kept in zip(of, chosen) if kept) for of in (self.names, self.values)
+        )
+        return Leaves(names, values, rebuild, self.library)
+
 
 def leaves(model: Any) -> Leaves:
     """Find the parameters of a model: every floating-point array that it holds.
@@ -108,7 +130,9 @@ def _flax(model: Any) -> Leaves:
         full = [leaf for _, leaf in flat]
         for i, array in zip(where, arrays, strict=True):
             full[i] = array
-        return nnx.merge(graph, jax.tree_util.tree_unflatten(treedef, full), rest)
+        # Copied, so that counters of random numbers may count while JAX traces.
+        others = jax.tree_util.tree_map(lambda v: v, rest)
+        return nnx.merge(graph, jax.tree_util.tree_unflatten(treedef, full), others)
 
     # The last step of a path is from the variable to its value.
     return Leaves(

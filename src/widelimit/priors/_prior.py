@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import jax
+import numpy as np
 
 
 @jax.tree_util.register_dataclass
@@ -50,3 +51,27 @@ class Prior:
 
 
 STANDARD_NORMAL = Prior()
+
+FIXED: Literal["fixed"] = "fixed"
+"""In place of a prior: the array is a table, known as it is, neither random nor trained."""
+
+
+def as_prior(value: Any) -> Prior | Literal["fixed"] | None:
+    """A Prior, a number as the standard deviation, or "fixed"; None for anything else.
+
+    Raises ``ValueError`` for a negative number.
+    """
+    if isinstance(value, Prior):
+        return value
+    if isinstance(value, str) and value == FIXED:
+        return FIXED
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int | float | np.number):
+        if value < 0:
+            msg = f"a standard deviation is at least 0, got {value}"
+            raise ValueError(msg)
+        return Prior(std=float(value)) if value else Prior.constant(0.0)
+    if isinstance(value, jax.Array | np.ndarray) and value.shape == ():
+        return Prior(std=value)
+    return None

@@ -12,22 +12,31 @@ import numpy as np
 
 from widelimit.errors import UnknownPriorError
 from widelimit.precision import double_precision
+from widelimit.priors._assign import assign
 from widelimit.priors._names import leaves, struct
-from widelimit.priors._prior import Prior
+from widelimit.priors._prior import Prior, as_prior
 from widelimit.priors._reader import Reader
 from widelimit.priors._values import Keys, Known, Random, Value, Words
 
-_GIVE = "give this array's prior yourself: describe(..., prior={{{name!r}: Prior(mean, std)}})"
+_GIVE = (
+    "give this array's prior yourself: describe(..., prior={{{name!r}: Prior(mean, std)}}), or "
+    "prior_of(..., given=...) likewise; 'fixed' is for a table, neither random nor trained"
+)
 
 
-class Priors(Mapping[str, Prior]):
-    """The priors of the arrays that a constructor makes, by name, with their shapes."""
+class Priors(Mapping[str, Prior | str]):
+    """The priors of the arrays that a constructor makes, by name, with their shapes.
 
-    def __init__(self, priors: Mapping[str, Prior], structs: Mapping[str, jax.ShapeDtypeStruct]):
+    An array that is known as it is has "fixed" in place of a prior.
+    """
+
+    def __init__(
+        self, priors: Mapping[str, Prior | str], structs: Mapping[str, jax.ShapeDtypeStruct]
+    ):
         self._priors = dict(priors)
         self.structs = dict(structs)
 
-    def __getitem__(self, name: str) -> Prior:
+    def __getitem__(self, name: str) -> Prior | str:
         return self._priors[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -39,12 +48,13 @@ class Priors(Mapping[str, Prior]):
     def __repr__(self) -> str:
         rows = [
             f"  {name}: {p.distribution}, mean {p.mean:.6g}, std {p.std:.6g}"
+            if isinstance(p, Prior) else f"  {name}: {p}"
             for name, p in self._priors.items()
         ]
         return "\n".join(["Priors(", *rows, ")"])
 
 
-def prior_of(make: Callable[..., Any], *args: Any) -> Priors:
+def prior_of(make: Callable[..., Any], *args: Any, given: Any = None) -> Priors:
     r"""Read the prior of every array that ``make(key, *args)`` creates, from its program.
 
     ``make`` is traced, never run. Each array is followed from the random bits of the generator
@@ -60,6 +70,10 @@ def prior_of(make: Callable[..., Any], *args: Any) -> Priors:
         Flax NNX module. The key may be used as a typed key or as raw words.
     args
         Further arguments of ``make``, passed on as they are.
+    given
+        What is not to be read: a mapping from names, or beginnings of names, of arrays to
+        their Prior, to a standard deviation, or to ``"fixed"`` for a table that is neither
+        random nor trained.
 
     Returns
     -------
@@ -71,6 +85,8 @@ def prior_of(make: Callable[..., Any], *args: Any) -> Priors:
     UnknownPriorError
         An array's entries are not identically distributed and independent, depend on something
         that is not understood, or two arrays are drawn from one key.
+    ValueError
+        A key of ``given`` names no array.
     """
     found: dict[str, Any] = {}
 
@@ -82,8 +98,12 @@ def prior_of(make: Callable[..., Any], *args: Any) -> Priors:
 
     values = _trace(run)
     names, structs = found["names"], found["structs"]
-    priors = {name: _conclude(v, name)[0] for name, v in zip(names, values)}
-    _require_independent(names, values)
+    said = dict(zip(names, assign(given, names, structs, as_prior, "given")))
+    read = {name: v for name, v in zip(names, values) if said[name] is None}
+    priors = {
+        name: _conclude(read[name], name)[0] if name in read else said[name] for name in names
+    }
+    _require_independent(list(read), list(read.values()))
     return Priors(priors, dict(zip(names, structs)))
 
 

@@ -11,6 +11,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from widelimit.graph import nodes as n
@@ -124,6 +126,9 @@ Operand = Array | Parameter | Concatenation
 
 def known_array(b: Builder, array: Any) -> Array:
     """A constant of the program, as small as it can be written."""
+    if hasattr(array, "dtype") and jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        # Only random primitives make anything of a key, and these are refused.
+        array = np.zeros(array.shape)
     array = np.asarray(array)
     axes: list[tuple[Atom, ...]] = []
     index: list[Any] = []

@@ -7,8 +7,8 @@ from typing import Any
 
 import jax
 
-from widelimit.priors import Prior
 from widelimit.priors._names import path_name
+from widelimit.priors._prior import Prior
 
 
 def assign(
@@ -82,6 +82,9 @@ def _flatten(given: Any, convert: Callable, names: Sequence[str], at: str) -> li
         converted = convert(value)
         if converted is not None:
             out.append((name, converted))
+        elif isinstance(given, Mapping) and isinstance(value, str):
+            msg = f"{name} is given {value!r}, which is nothing that an array can have here"
+            raise ValueError(msg)
         elif not callable(value) or _is_tree(value):
             out.extend(_flatten(value, convert, names, name))
     return out
