@@ -44,8 +44,10 @@ class Forbidden:
             case "noise":
                 return same(f"{h} * (jax.random.uniform(jax.random.key(1), {h}.shape) > 0.5)")
             case "hard_attention":
-                return same(f"jnp.take({h}, jnp.argmax({h}.mean(-1).reshape(-1)[:{t}]), axis=0)"
-                            f" + {h}")
+                # Apart by a margin: networks of these widths cannot tell which of two close means
+                # is larger.
+                mean = f"{h}.mean(-1).reshape(-1)[:{t}] - jnp.arange({t})"
+                return same(f"jnp.take({h}, jnp.argmax({mean}), axis=0) + {h}")
             case "softmax_of_field":
                 return same(f"jax.nn.softmax({h}, 0)")
             case "tied_positions" if w == "n":
