@@ -61,3 +61,43 @@ def test_a_graph_prints_as_a_table():
     graph = kernel.graph(np.zeros((1, 4, 4, 3)))
     assert "source" in str(graph) and "spatial.py:" in str(graph)
     assert len(repr(graph)) < 80
+
+
+@pytest.mark.parametrize("mask", [
+    lambda there, h: jax.numpy.where(there[:, None], h, 0.0),
+    lambda there, h: jax.lax.select(jax.numpy.broadcast_to(there[:, None], h.shape), h,
+                                      jax.numpy.zeros_like(h)),
+    lambda there, h: jax.numpy.where(there[:, None] & (jax.numpy.arange(N) >= 0), h, 0.0),
+    lambda there, h: h * jax.numpy.broadcast_to(there[:, None], h.shape).astype(h.dtype),
+], ids=["where", "select", "and", "times"])
+def test_a_mask_is_held_once_for_all_channels(mask, rng):
+    def masked(keep):
+        def f(p, x):
+            there = jax.numpy.arange(5) < x["length"]
+            h = keep(there, x["tokens"] @ p[0] / np.sqrt(3) + p[3])
+            h = keep(there, relu(h) @ p[1] / np.sqrt(N))
+            return relu(h).sum(0) @ p[2] / np.sqrt(N)
+
+        return wl.kernel(f, [struct(3, N), struct(N, N), struct(N, OUT), struct(N)])
+
+    x = {"tokens": rng.normal(size=(3, 5, 3)), "length": np.array([5, 2, 0])}
+    plain = masked(lambda there, h: there[:, None] * h)
+    ours, expected = masked(mask).both(x), plain.both(x)
+    np.testing.assert_allclose(ours.nngp, expected.nngp, rtol=1e-12, atol=1e-14)
+    # Of one input with itself, tangent kernels have half the digits.
+    np.testing.assert_allclose(ours.ntk, expected.ntk, rtol=1e-7, atol=1e-14)
+    describe = lambda kernel: re.findall(r"takes at most [\d.]+ \w+", kernel.describe(x))
+    assert describe(masked(mask)) == describe(plain)
+
+
+def test_both_kernels_of_an_input_with_itself_belong_together(rng):
+    """A height and an angle from two roundings of the same small gap are off by its square root."""
+    def f(p, x):
+        h = relu(x @ p[0] / np.sqrt(3) + p[3])
+        return relu(h @ p[1] / np.sqrt(N)) @ p[2] / np.sqrt(N)
+
+    kernel = wl.kernel(f, [struct(3, N), struct(N, N), struct(N, OUT), struct(N)])
+    x = rng.normal(size=(6, 5, 3))
+    both, nngp, ntk = kernel.both(x), kernel.nngp_diagonal(x), kernel.ntk_diagonal(x)
+    np.testing.assert_allclose(np.einsum("aaii->ai", both.nngp), nngp, rtol=1e-13)
+    np.testing.assert_allclose(np.einsum("aaii->ai", both.ntk), ntk, rtol=1e-7)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.lax import stop_gradient
+from jax.lax import optimization_barrier, stop_gradient
 
 
 class Geometry(NamedTuple):
@@ -62,7 +62,9 @@ def geometry(q1, q2, c, d):
     both = jnp.maximum(product + c, 0)
     safe = jnp.where(some, product, 1)
     rho = jnp.where(some, jnp.clip(c / safe, -1, 1), 0)
-    height = root(gap * both)
+    # Once and for all: where q1 - c is rounding, the compiler's two ways to compute it would give an
+    # angle and a sine that do not belong together.
+    height = optimization_barrier(root(gap * both))
     theta = jnp.where(some, jnp.arctan2(jnp.where(some, height, 1), c), jnp.pi / 2)
     sine = jnp.where(some, jnp.clip(height / safe, 0, 1), 1)
     return Geometry(s1, s2, rho, gap, both, theta.astype(rho.dtype), sine)

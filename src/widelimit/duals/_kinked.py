@@ -8,6 +8,7 @@ from math import pi
 
 import jax
 import jax.numpy as jnp
+from jax.lax import optimization_barrier
 
 from ._arccos import arccos_of_one_minus
 from ._atoms import ExpPoly, SignPoly
@@ -73,11 +74,13 @@ def _height_and_angle(q1, q2, c, d):
     gap = jnp.maximum(gap, 0)
     both = jnp.maximum(product + c, 0)
     over = lambda s: jnp.where(s > 0, 1 / jnp.where(s > 0, s, 1), 0)
-    g = jnp.where(c > 0, gap, both) * (over(s1) * over(s2))
+    # Computed once: where the gap is rounding, a compiler's second way to compute it would give a
+    # height and an angle that do not belong together.
+    g = optimization_barrier(jnp.where(c > 0, gap, both) * (over(s1) * over(s2)))
     angle = arccos_of_one_minus(g)
     theta = jnp.where(c > 0, angle, pi - angle)
     theta = jnp.where(product > 0, theta, pi / 2)
-    return jnp.sqrt(gap * both), theta.astype(product.dtype)
+    return product * jnp.sqrt(g * jnp.maximum(2 - g, 0)), theta.astype(product.dtype)
 
 
 @_absolute_and_sign.defjvp

@@ -268,12 +268,16 @@ def _extreme(sign: int) -> Callable[..., Array | None]:
 
 
 def _select(b: Builder, arrays: list[Array], dtype: Any) -> Array | None:
-    """where(p, a, b) over several roots is p·a + (1 - p)·b."""
-    if read_together(b, align(b, arrays).parts) is not None:
-        return None
+    """where(p, a, b) over several roots, or of a field masked by known values: p·a + (1 - p)·b."""
     which, *cases = arrays
+    fields = [c for c in cases if not c.known]
+    masked = which.known and len(fields) == 1 and all(_is_zero(c) for c in cases if c.known)
+    if not masked and read_together(b, align(b, arrays).parts) is not None:
+        return None
     total: Array | None = None
     for k, case in enumerate(cases):
+        if masked and case.known:
+            continue
         is_k = lambda p, k=k: jnp.where(jnp.asarray(p).astype(int) == k, 1.0, 0.0)
         if which.known and case.known:
             only = lambda p, c, k=k: jnp.where(jnp.asarray(p).astype(int) == k, c, 0.0)
@@ -286,6 +290,10 @@ def _select(b: Builder, arrays: list[Array], dtype: Any) -> Array | None:
             term = _mul(b, [nonlinear(b, "select_n", is_k, [which]), case], dtype)
         total = term if total is None else _add(b, [total, term], dtype)
     return total
+
+
+def _is_zero(a: Array) -> bool:
+    return is_constant(a) and not np.any(concrete(a))
 
 
 def power(b: Builder, array: Array, exponent: int, dtype: Any) -> Array:

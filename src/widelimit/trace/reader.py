@@ -20,6 +20,7 @@ from widelimit.trace.arrays import (
     Array,
     Operand,
     Parameter,
+    Repeat,
     concrete,
     is_constant,
     known_array,
@@ -137,8 +138,8 @@ class Reader:
         name = eqn.primitive.name
         known = [o for o in operands if isinstance(o, Array) and o.known]
         if len(known) == len(operands) and name not in ALWAYS:
-            plain = not any(o.average for o in known)
-            if plain or name not in RECORDED:
+            followed = any(o.average for o in known) or any(_repeats(o) for o in known)
+            if not followed or name not in RECORDED:
                 return self.known(eqn, known)
         found = RULES.get(name)
         if found is None:
@@ -212,6 +213,11 @@ CARRIED = {
     "squeeze", "expand_dims", "transpose", "broadcast_in_dim", "slice",
 }
 """Primitives through which a sum over width may still become what it is in the end."""
+
+
+def _repeats(a: Array) -> bool:
+    """Whether a known array is held smaller than it is, as a mask for all channels alike."""
+    return any(isinstance(atom, Repeat) for axis in a.axes for atom in axis)
 
 
 def overlap_of(operand: Operand) -> Any:

@@ -199,6 +199,9 @@ def transpose(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand
     return [st.transpose(r.b, operands[0], tuple(eqn.params["permutation"]))]
 
 
+ALWAYS.add("broadcast_in_dim")
+
+
 @rule("broadcast_in_dim")
 def broadcast(r: Reader, eqn: JaxprEqn, operands: list[Operand]) -> list[Operand]:
     """Repeat along new axes."""
