@@ -36,8 +36,12 @@ def root(q):
 
 
 def default_gap(q1, q2, c):
-    """E[(u - v)^2] from the second moments: exact for near-duplicates, whose digits agree."""
-    return (q1 - c) + (q2 - c)
+    """E[(u - v)^2] from the second moments, whose digits agree for near-duplicates.
+
+    What may be their rounding is zero: of a variable with itself it would be an angle sqrt(eps).
+    """
+    d = (q1 - c) + (q2 - c)
+    return jnp.where(d > 4 * jnp.finfo(d.dtype).eps * (q1 + q2), d, 0)
 
 
 @jax.jit
@@ -62,7 +66,7 @@ def geometry(q1, q2, c, d):
     both = jnp.maximum(product + c, 0)
     safe = jnp.where(some, product, 1)
     rho = jnp.where(some, jnp.clip(c / safe, -1, 1), 0)
-    # Once and for all: where q1 - c is rounding, the compiler's two ways to compute it would give an
+    # Computed once: where q1 - c is rounding, the compiler's two ways to compute it would give an
     # angle and a sine that do not belong together.
     height = optimization_barrier(root(gap * both))
     theta = jnp.where(some, jnp.arctan2(jnp.where(some, height, 1), c), jnp.pi / 2)
