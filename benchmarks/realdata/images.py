@@ -19,6 +19,7 @@ FOLDER = Path("/usr/share/datasets/fashion-mnist")
 CLASSES, PATCH, WIDTH = 10, 4, 32
 SIZES = {"flattened": (300, 2000), "pooled": (300,)}
 TESTED = {300: 500, 2000: 2000}
+STEPS = {300: 600, 2000: 1200}
 
 
 def images(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
@@ -67,9 +68,10 @@ def of_draw(draw: Classes, x: np.ndarray, x_test: np.ndarray) -> Iterator[dict[s
             wide = wl.kernel(network(top, 64, key, weight_std=2**0.5, bias_std=0.1))
             yield from draw.of_kernel(f"convolutional kernel, {top}", wide, x, x_test)
     how = {"parameterization": "standard", "weight_std": 2**0.5, "bias_std": 0.0}
-    for top in SIZES:
+    for top, sizes in SIZES.items():
         name = f"trained network of width {WIDTH}, {top}"
-        if not draw.done(draw.base, name):
+        if n in sizes and not draw.done(draw.base, name):
             model = network(top, WIDTH, key, **how)
-            out = training.classify(model, jnp.asarray(x), draw.train, jnp.asarray(x_test), key)
+            a, b = jnp.asarray(x), jnp.asarray(x_test)
+            out = training.classify(model, a, draw.train, b, key, STEPS[n])
             yield draw.result(name, *out)

@@ -145,7 +145,7 @@ def of_draw(draw: Classes, train: list[str], test: list[str]) -> Iterator[dict[s
         model = Convolutional(size, WIDTH, key, parameterization="standard")
         a, b = (jax.tree.map(jnp.asarray, v) for v in (x, x_test))
         call = lambda model, x: model(**x)
-        yield draw.result(name, *training.classify(model, a, draw.train, b, key, call))
+        yield draw.result(name, *training.classify(model, a, draw.train, b, key, 2000, call))
     name = "logistic regression of words and pairs (tf-idf)"
     if not draw.done(draw.base, name):
         pairs = lambda found: [" ".join(pair) for pair in pairwise(found)]

@@ -12,16 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-BATCH, STEPS, RATE = 50, 2000, 1e-3
+BATCH, RATE = 50, 1e-3
 
 
 def classify(
-    model: Any, x: Any, labels: Any, x_test: Any, key: Any,
+    model: Any, x: Any, labels: Any, x_test: Any, key: Any, steps: int,
     call: Callable[[Any, Any], Any] = lambda model, x: model(x),
 ) -> tuple[np.ndarray, float]:
     """Outputs at the test points after Adam with a cosine schedule on the cross-entropy."""
     begun = time.perf_counter()
-    optimiser = optax.adam(optax.cosine_decay_schedule(RATE, STEPS))
+    optimiser = optax.adam(optax.cosine_decay_schedule(RATE, steps))
     params, static = eqx.partition(model, eqx.is_inexact_array)
     labels = jnp.asarray(labels)
 
@@ -36,7 +36,7 @@ def classify(
         updates, state = optimiser.update(jax.grad(loss)(params, batch, labels[rows]), state)
         return (optax.apply_updates(params, updates), state), None
 
-    keys = jax.random.split(key, STEPS)
+    keys = jax.random.split(key, steps)
     (params, _), _ = jax.jit(lambda c, k: jax.lax.scan(step, c, k))(
         (params, optimiser.init(params)), keys
     )
