@@ -41,7 +41,7 @@ def default_gap(q1, q2, c):
     What may be their rounding is zero: of a variable with itself it would be an angle sqrt(eps).
     """
     d = (q1 - c) + (q2 - c)
-    return jnp.where(d > 4 * jnp.finfo(d.dtype).eps * (q1 + q2), d, 0)
+    return jnp.where(d > 2 * jnp.finfo(d.dtype).eps * (q1 + q2), d, 0)
 
 
 @jax.jit
