@@ -58,7 +58,7 @@ def summary() -> list[dict[str, Any]]:
     out = []
     for (task, n, method), found in groups.items():
         scores = np.array([r["score"] for r in found])
-        variance = scores.var(ddof=1) / len(scores) if len(scores) > 1 else np.nan
+        variance = scores.var(ddof=1) / len(scores) if len(scores) > 1 else 0.0
         if task != "receptor inhibitors":
             p = scores.mean()
             variance = max(variance, p * (1 - p) / (found[0]["tested"] * len(scores)))
@@ -118,6 +118,7 @@ def draw(rows: list[dict[str, Any]], tasks: list[tuple[str, int]]) -> None:
         ax.set_xlabel(what, fontsize=9)
         ax.set_title(f"{task}, {n} training examples", loc="left", fontsize=10)
         ax.grid(axis="x", color="0.9")
+        ax.locator_params(axis="x", nbins=6)
         ax.spines[["top", "right"]].set_visible(False)
     figure.savefig(FIGURE, dpi=130)
 
