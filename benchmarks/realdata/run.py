@@ -23,7 +23,7 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.jsonl"
 FIGURE = HERE.parents[1] / "docs" / "realdata.png"
-SEEDS = {"images": 3, "text": 5, "graphs": 10}
+SEEDS = {"images": 2, "text": 5, "graphs": 10}
 
 
 def recorded() -> list[dict[str, Any]]:
