@@ -89,6 +89,27 @@ def test_a_mask_is_held_once_for_all_channels(mask, rng):
     assert describe(masked(mask)) == describe(plain)
 
 
+def masked_mean(p, x):
+    h = relu(x["tokens"] @ p[0] / np.sqrt(3) + p[3])
+    h = jax.numpy.where(x["length"] > 0, h / x["length"], 0.0)
+    return relu(h @ p[1] / np.sqrt(N)).sum(0) @ p[2] / np.sqrt(N)
+
+
+def safe_mean(p, x):
+    h = relu(x["tokens"] @ p[0] / np.sqrt(3) + p[3])
+    h = h * (x["length"] > 0) / jax.numpy.maximum(x["length"], 1)
+    return relu(h @ p[1] / np.sqrt(N)).sum(0) @ p[2] / np.sqrt(N)
+
+
+def test_a_mask_leaves_nothing_of_what_is_not_finite(rng):
+    shapes = [struct(3, N), struct(N, N), struct(N, OUT), struct(N)]
+    x = {"tokens": rng.normal(size=(3, 5, 3)), "length": np.array([5, 2, 0])}
+    ours, expected = (wl.kernel(f, shapes).both(x) for f in (masked_mean, safe_mean))
+    for one, other in zip(ours, expected):
+        assert np.all(np.isfinite(other)) and np.max(other) > 0.01
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-14)
+
+
 def test_both_kernels_of_an_input_with_itself_belong_together(rng):
     """A height and an angle from two roundings of the same small gap are off by its square root."""
     def f(p, x):

@@ -88,7 +88,9 @@ def multiplied(b: Builder, shape: Shape, first: Part, second: Part) -> n.Value:
     assert isinstance(y, n.Value)
 
     def product(x: Any, y: Any) -> Any:
-        both = in_axes(x, first.dims, len(shape)) * in_axes(y, second.dims, len(shape))
+        a, c = in_axes(x, first.dims, len(shape)), in_axes(y, second.dims, len(shape))
+        select = np.where if isinstance(x, np.ndarray) else jnp.where
+        both = select(a, c, 0) if a.dtype == bool and c.dtype != bool else a * c
         return np.broadcast_to(both, shape) if isinstance(both, np.ndarray) else jnp.broadcast_to(
             both, shape
         )

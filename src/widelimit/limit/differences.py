@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from widelimit import duals
 from widelimit.graph import nodes as n
-from widelimit.limit.evaluate import ZERO, Evaluation, Pairing, add, times
+from widelimit.limit.evaluate import ZERO, Evaluation, Pairing, add, is_mask, times
 
 CLOSE = {4: 1e-3, 8: 1e-6}
 """Relative squared distance below which a float of this many bytes loses digits that matter."""
@@ -49,6 +49,9 @@ def difference(
                 return times(inner, f1 * f2)
             q1 = _second(ev, operand.node, inside(operand), rank, p, 0)
             q2 = _second(ev, operand.node, inside_b(operand), rank, p, 1)
+            if is_mask(f1):
+                alone = times(q1, f1 & ~f2) + times(q2, f2 & ~f1)
+                return add(times(inner, f1 & f2), alone)
             return add(times(inner, f1 * f2), (f1 - f2) * (f1 * q1 - f2 * q2))
         case n.Apply(root=root):
             return _apply(ev, a, root, ta, tb, rank, p)

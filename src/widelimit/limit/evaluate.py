@@ -314,13 +314,25 @@ def add(a: Any, b: Any) -> Any:
 
 
 def times(*factors: Any) -> Any:
-    """The product, where ZERO is absorbing."""
+    """The product, where ZERO is absorbing and truth values select.
+
+    A mask leaves 0 of what is not finite, such as a mean over no tokens.
+    """
+    if any(f is ZERO for f in factors):
+        return ZERO
     out: Any = 1.0
+    masks = [f for f in factors if is_mask(f)]
     for f in factors:
-        if f is ZERO:
-            return ZERO
-        out = f if isinstance(out, float) and out == 1.0 else out * f
+        if not is_mask(f):
+            out = f if isinstance(out, float) and out == 1.0 else out * f
+    for mask in masks:
+        out = jnp.where(mask, out, 0)
     return out
+
+
+def is_mask(factor: Any) -> bool:
+    """Whether a factor consists of truth values."""
+    return hasattr(factor, "dtype") and jnp.issubdtype(factor.dtype, jnp.bool_)
 
 
 def barrier(array: Any) -> Any:

@@ -127,7 +127,7 @@ Operand = Array | Parameter | Concatenation
 def known_array(b: Builder, array: Any) -> Array:
     """A constant of the program, as small as it can be written."""
     if hasattr(array, "dtype") and jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
-        # Only random primitives make anything of a key, and these are refused.
+        # Whatever makes use of a key is refused.
         array = np.zeros(array.shape)
     array = np.asarray(array)
     axes: list[tuple[Atom, ...]] = []

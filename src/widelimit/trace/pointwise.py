@@ -283,8 +283,9 @@ def _select(b: Builder, arrays: list[Array], dtype: Any) -> Array | None:
             only = lambda p, c, k=k: jnp.where(jnp.asarray(p).astype(int) == k, c, 0.0)
             term = _known(b, "select_n", only, [which, case], dtype)
         elif which.known:
-            as_float = lambda p, is_k=is_k: is_k(p).astype(dtype)
-            chosen = _known(b, "select_n", as_float, [which], dtype)
+            chosen = _known(
+                b, "select_n", lambda p, k=k: jnp.asarray(p).astype(int) == k, [which], bool
+            )
             term = _mul(b, [chosen, case], dtype)
         else:
             term = _mul(b, [nonlinear(b, "select_n", is_k, [which]), case], dtype)

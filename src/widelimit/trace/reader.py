@@ -137,11 +137,12 @@ class Reader:
         """Read one equation by the rule of its primitive."""
         name = eqn.primitive.name
         known = [o for o in operands if isinstance(o, Array) and o.known]
-        if len(known) == len(operands) and name not in ALWAYS:
+        keys = name not in CALLS and any(_is_key(v.aval) for v in (*eqn.invars, *eqn.outvars))
+        if len(known) == len(operands) and name not in ALWAYS and not keys:
             followed = any(o.average for o in known) or any(_repeats(o) for o in known)
             if not followed or name not in RECORDED:
                 return self.known(eqn, known)
-        found = RULES.get(name)
+        found = RULES["random_bits"] if keys else RULES.get(name)
         if found is None:
             raise self.unsupported(name)
         try:
@@ -213,6 +214,10 @@ CARRIED = {
     "squeeze", "expand_dims", "transpose", "broadcast_in_dim", "slice",
 }
 """Primitives through which a sum over width may still become what it is in the end."""
+
+
+def _is_key(aval: Any) -> bool:
+    return jax.numpy.issubdtype(aval.dtype, jax.dtypes.prng_key)
 
 
 def _repeats(a: Array) -> bool:
