@@ -117,7 +117,7 @@ def rows(folder: Path | None, seeds: int, done: Any) -> Iterator[dict[str, Any]]
             for kind in ("nngp", "ntk"):
                 k = np.asarray(getattr(kernels, kind)).reshape(len(graphs), len(graphs))
                 centred = (y - mean)[:, None]
-                found = predictions(k[np.ix_(train, train)], k[np.ix_(test, train)], centred)[0]
+                found = predictions(k[np.ix_(train, train)], k[np.ix_(test, train)], centred)
                 answers[f"graph kernel, {kind.upper()}"] = found[:, 0] + mean
             answers["ridge of neighbourhood counts"] = ridge().fit(of(train), y).predict(of(test))
             answers["random forest of neighbourhood counts"] = (

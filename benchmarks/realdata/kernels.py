@@ -12,8 +12,8 @@ RIDGES = np.logspace(-6, 1, 29)
 """Tried ridges, as shares of the mean of the diagonal."""
 
 
-def predictions(k: np.ndarray, cross: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
-    """Predictions at the test points, from k(train, train) and k(test, train), and the ridge.
+def predictions(k: np.ndarray, cross: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Predictions at the test points, from k(train, train) and k(test, train).
 
     The ridge has the least squared error of leave-one-out, which the eigenvectors give for all
     ridges at once.
@@ -22,15 +22,15 @@ def predictions(k: np.ndarray, cross: np.ndarray, y: np.ndarray) -> tuple[np.nda
     values, vectors = np.linalg.eigh(k)
     values = np.maximum(values, 0)
     projected = vectors.T @ y
-    best = (np.inf, 0.0, y)
+    best = (np.inf, y)
     for share in RIDGES:
         ridge = share * np.mean(np.diag(k))
         weights = vectors @ (projected / (values + ridge)[:, None])
         inverse = np.sum(vectors**2 / (values + ridge), axis=1)
         error = float(np.mean((weights / inverse[:, None]) ** 2))
         if error < best[0]:
-            best = (error, ridge, weights)
-    return np.asarray(cross, float) @ best[2], best[1]
+            best = (error, weights)
+    return np.asarray(cross, float) @ best[1]
 
 
 def both(kernel: Any, train: Any, test: Any, y: np.ndarray) -> tuple[dict[str, np.ndarray], float]:
@@ -42,7 +42,7 @@ def both(kernel: Any, train: Any, test: Any, y: np.ndarray) -> tuple[dict[str, n
         for kind in ("nngp", "ntk")
     }
     seconds = time.perf_counter() - begun
-    return {kind: predictions(k, c, y)[0] for kind, (k, c) in grams.items()}, seconds
+    return {kind: predictions(k, c, y) for kind, (k, c) in grams.items()}, seconds
 
 
 class Classes(NamedTuple):

@@ -111,7 +111,16 @@ def dependent_gates(p, x):
     return dense(p[3], a * b * c)
 
 
+KEYS = jax.random.split(jax.random.key(0), 3)
+
+
+def keys_compared(p, x):
+    first = KEYS[1]
+    return dense(p[3], dense(p[0], x)) * (first == KEYS)[2]
+
+
 CASES = [
+    (keys_compared, wl.RandomnessError),
     (nonlinearity_on_a_sum_of_activations, wl.NotGaussianError),
     (transposed, wl.TransposedWeightError),
     (transposed_by_einsum, wl.TransposedWeightError),

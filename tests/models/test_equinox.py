@@ -330,3 +330,25 @@ def test_a_fixed_array_needs_its_values():
         describe(Rotary(KEY), prior={"angles": "fixd", "embed": 1.0, "readout": 1.0})
     with pytest.raises(ValueError, match="nothing is random"):
         describe(Rotary(KEY), prior=lambda name, struct: "fixed")
+
+
+class Stated(Rotary):
+    """States its arrays itself."""
+
+    def __widelimit_prior__(self):
+        return {"angles": "fixed", "embed": 1.0, "readout": Prior(0.0, 1.0)}
+
+
+def test_a_module_states_that_an_array_is_fixed():
+    d = describe(Stated(KEY))
+    assert d.names == ("embed", "readout")
+    assert d.priors == (Prior(0.0, 1.0), Prior(0.0, 1.0))
+
+
+def test_given_priors_do_not_hide_that_two_arrays_are_one_draw():
+    def make(key):
+        return {"a": jax.random.normal(key, (5, 4)), "b": 0.5 * jax.random.normal(key, (5, 4))}
+
+    with pytest.raises(UnknownPriorError, match="same random key"):
+        prior_of(make, given={"a": 2.0})
+    assert prior_of(make, given={"a": "fixed"})["b"].std == pytest.approx(0.5, rel=1e-6)

@@ -222,7 +222,7 @@ def _priors(holder: Any, found: Any, structs: Any, prior: Any) -> tuple[Prior | 
                 f"module state it in a method {_equinox.PROTOCOL}; a table that is neither random "
                 f"nor trained is prior={{{name!r}: 'fixed'}}",
             )
-        if not origin.stated and not trust:
+        if isinstance(origin.prior, Prior) and not origin.stated and not trust:
             require_plausible(name, value, origin.prior, origin.support)
         if isinstance(value, jax.Array) and _random(origin.prior):
             other = first_at.setdefault(id(value), name)
@@ -237,8 +237,8 @@ def _priors(holder: Any, found: Any, structs: Any, prior: Any) -> tuple[Prior | 
     return tuple(out)
 
 
-def _random(prior: Prior) -> bool:
-    return not (isinstance(prior.std, int | float) and prior.std == 0)
+def _random(prior: Prior | str) -> bool:
+    return isinstance(prior, Prior) and not (isinstance(prior.std, int | float) and prior.std == 0)
 
 
 def _from_constructor(prior: Priors, found: Any, structs: Any) -> tuple[Prior | str, ...]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from widelimit.errors import BatchStatisticsError, RandomnessError, WideLimitError
 from widelimit.models._origin import Origin, constant, uniform, unknown
-from widelimit.priors import STANDARD_NORMAL, Prior
+from widelimit.priors import STANDARD_NORMAL, Prior, as_prior
 from widelimit.priors._names import path_name
 
 PROTOCOL = "__widelimit_prior__"
@@ -114,15 +114,19 @@ def _walk(node: Any, path: tuple[Any, ...], origin: Origin, settled: bool) -> It
 def _fields(module: eqx.Module) -> Mapping[str, Origin]:
     own = getattr(module, PROTOCOL, None)
     if own is not None:
-        return {name: Origin(_as_prior(p), stated=True) for name, p in own().items()}
+        return {name: Origin(_stated(name, p), stated=True) for name, p in own().items()}
     for kind, read in _LAYERS:
         if isinstance(module, kind):
             return read(module)
     return {}
 
 
-def _as_prior(value: Any) -> Prior:
-    return value if isinstance(value, Prior) else Prior(std=value)
+def _stated(name: str, value: Any) -> Prior | str:
+    prior = as_prior(value)
+    if prior is None:
+        msg = f"{PROTOCOL} states {value!r} for {name}: neither a prior nor a standard deviation"
+        raise ValueError(msg)
+    return prior
 
 
 def require_deterministic(model: Any) -> None:

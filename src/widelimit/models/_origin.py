@@ -17,7 +17,7 @@ class Origin:
     Attributes
     ----------
     prior
-        The prior, or None when it is unknown.
+        The prior, "fixed" for an array that is known as it is, or None when it is unknown.
     reason
         Why it is unknown.
     support
@@ -27,7 +27,7 @@ class Origin:
         prior is what the user asked for, whatever the current values are.
     """
 
-    prior: Prior | None
+    prior: Prior | str | None
     reason: str = ""
     support: tuple[float, float] = _EVERYWHERE
     stated: bool = False

@@ -14,7 +14,7 @@ from widelimit.errors import UnknownPriorError
 from widelimit.precision import double_precision
 from widelimit.priors._assign import assign
 from widelimit.priors._names import leaves, struct
-from widelimit.priors._prior import Prior, as_prior
+from widelimit.priors._prior import FIXED, Prior, as_prior
 from widelimit.priors._reader import Reader
 from widelimit.priors._values import Keys, Known, Random, Value, Words
 
@@ -103,7 +103,8 @@ def prior_of(make: Callable[..., Any], *args: Any, given: Any = None) -> Priors:
     priors = {
         name: _conclude(read[name], name)[0] if name in read else said[name] for name in names
     }
-    _require_independent(list(read), list(read.values()))
+    drawn = [(name, v) for name, v in zip(names, values) if said[name] != FIXED]
+    _require_independent([name for name, _ in drawn], [v for _, v in drawn])
     return Priors(priors, dict(zip(names, structs)))
 
 
@@ -197,7 +198,7 @@ def _require_independent(names: Sequence[str], values: Sequence[Value]) -> None:
     """Refuse two arrays that are made from the same random numbers."""
     users: dict[int, list[tuple[str, Random, frozenset[int]]]] = {}
     for name, value in zip(names, values):
-        if isinstance(value, Random) and value.law.family.moments()[1] > 0:
+        if isinstance(value, Random) and _varies(value):
             by_key: dict[int, set[int]] = {}
             for key, draw in value.source.draws:
                 by_key.setdefault(key, set()).add(draw)
@@ -219,6 +220,13 @@ def _require_independent(names: Sequence[str], values: Sequence[Value]) -> None:
                     "not independent.",
                     remedy="split the key with jax.random.split, and use each part once",
                 )
+
+
+def _varies(value: Random) -> bool:
+    try:
+        return value.law.family.moments()[1] > 0
+    except ArithmeticError:  # no finite variance
+        return True
 
 
 def _disjoint(a: Random, b: Random) -> bool:
