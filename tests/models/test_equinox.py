@@ -352,3 +352,38 @@ def test_given_priors_do_not_hide_that_two_arrays_are_one_draw():
     with pytest.raises(UnknownPriorError, match="same random key"):
         prior_of(make, given={"a": 2.0})
     assert prior_of(make, given={"a": "fixed"})["b"].std == pytest.approx(0.5, rel=1e-6)
+
+
+class Normalised(eqx.Module):
+    """Channels first, as Equinox has them."""
+
+    conv: eqx.nn.Conv2d
+    norm: eqx.nn.GroupNorm
+    readout: eqx.nn.Linear
+
+    def __init__(self, key):
+        a, b = jax.random.split(key)
+        self.conv = eqx.nn.Conv2d(3, 64, 3, padding=1, use_bias=False, key=a)
+        self.norm = eqx.nn.GroupNorm(2, 64, channelwise_affine=False)
+        self.readout = eqx.nn.Linear(64, 1, use_bias=False, key=b)
+
+    def __call__(self, x):
+        return self.readout(jax.nn.relu(self.norm(self.conv(x))).mean((1, 2)))[0]
+
+
+def test_groups_of_channels_first_are_those_of_channels_last(rng):
+    def channels_last(p, x):
+        layout = ("NHWC", "HWIO", "NHWC")
+        x = x.transpose(1, 2, 0)[None]
+        h = jax.lax.conv_general_dilated(x, p["conv"], (1, 1), "SAME", dimension_numbers=layout)
+        h = h[0].reshape(3, 3, 2, 32)
+        h = h - h.mean((0, 1, 3), keepdims=True)
+        h = h * jax.lax.rsqrt((h**2).mean((0, 1, 3), keepdims=True) + 1e-5)
+        return jax.nn.relu(h.reshape(3, 3, 64)).mean((0, 1)) @ p["readout"]
+
+    arrays = {"conv": jnp.zeros((3, 3, 3, 64)), "readout": jnp.zeros(64)}
+    prior = {"conv": (27 * 3) ** -0.5, "readout": (64 * 3) ** -0.5}
+    x = rng.normal(size=(3, 3, 3, 3))
+    expected = wl.kernel(channels_last, arrays, prior=prior).both(x)
+    for one, other in zip(wl.kernel(Normalised(KEY)).both(x), expected):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
