@@ -37,6 +37,7 @@ class Row:
     shapes: tuple[tuple[int, ...], ...]
     x: tuple[int, ...] = (5,)
     vocabulary: int = 0
+    drawn: bool = False
 
     @property
     def params(self) -> list[jax.ShapeDtypeStruct]:
@@ -155,6 +156,10 @@ ROWS = (
         xs @ p[0].T / np.sqrt(5) + p[1]).mean(0)), ((N, 5), (4, N), (OUT, N)), (4, 5)),
     Row("tokens_mixed", lambda p, xs: dense(p[1], (jnp.cos(jnp.arange(12.0)).reshape(3, 4)
         @ relu(xs @ p[0].T))[1]), ((N, 5), (OUT, N)), (4, 5)),
+    Row("post_activation", lambda p, x: (lambda h: dense(p[3], relu(h + dense(p[2], erf(h)))))(
+        relu(dense(p[1], _first(p, x)) + erf(_first(p, x)))), BODY, drawn=True),
+    Row("gate_between_layers", lambda p, x: (lambda h: dense(p[3], erf(dense(p[1], h) + gate(h)
+        * dense(p[2], h))))(erf(_first(p, x))), BODY, drawn=True),
     Row("remat_and_jit", lambda p, x: dense(p[3], jax.jit(jax.checkpoint(
         lambda h: jnp.sin(h)))(_first(p, x))), BODY),
     Row("straight_through", lambda p, x: dense(p[3], straight_through(_first(p, x))), BODY),

@@ -132,6 +132,8 @@ ROWS = (
         p[1], relu(conv(p[0], x)), lhs_dilation=(2, 3), padding=((1, 2), (0, 3))))), BODY, IMAGE),
     Row("conv_cropped", lambda p, x: top(p[2], relu(conv(
         p[1], relu(conv(p[0], x)), (2, 1), padding=((-1, 1), (2, -1))))), BODY, IMAGE),
+    Row("post_activation_image", lambda p, x: (lambda h: top(p[2], relu(h + conv(p[1], h))))(
+        relu(conv(p[0], x))), BODY[:3], (3, 3, 3), drawn=True),
     Row("conv_groups", lambda p, x: top(p[2], relu(conv(
         p[1], relu(conv(p[0], x)), groups=2))), (BODY[0], (3, 3, N // 2, N), BODY[2]), IMAGE),
     Row("conv_depthwise", depthwise, (BODY[0], (3, 3, 1, N), (1, 1, N, N), BODY[2]), IMAGE),

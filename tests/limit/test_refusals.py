@@ -20,12 +20,6 @@ def dense(w, h):
     return w @ h / np.sqrt(h.shape[0])
 
 
-def nonlinearity_on_a_sum_of_activations(p, x):
-    h = dense(p[0], x)
-    mixed = jnp.tanh(h) + dense(p[1], h)
-    return dense(p[3], jax.nn.relu(mixed))  # HERE
-
-
 def transposed(p, x):
     h = jnp.tanh(dense(p[1], dense(p[0], x)))
     return dense(p[3], dense(p[1].T, h))  # HERE
@@ -103,14 +97,6 @@ def two_parameters_first(p, x):
     return dense(p[3], (p[1] @ p[2] / N) @ dense(p[0], x))  # HERE
 
 
-def dependent_gates(p, x):
-    h, g = dense(p[0], x), jnp.ones(N)
-    a = jnp.tanh(h + 0.0 * g)
-    b = jnp.sin(dense(p[1], jnp.tanh(h)) + h)
-    c = jnp.cos(dense(p[1], jnp.tanh(h)))
-    return dense(p[3], a * b * c)
-
-
 KEYS = jax.random.split(jax.random.key(0), 3)
 
 
@@ -121,7 +107,6 @@ def keys_compared(p, x):
 
 CASES = [
     (keys_compared, wl.RandomnessError),
-    (nonlinearity_on_a_sum_of_activations, wl.NotGaussianError),
     (transposed, wl.TransposedWeightError),
     (transposed_by_einsum, wl.TransposedWeightError),
     (pooled_maximum, wl.OrderStatisticError),
@@ -138,7 +123,6 @@ CASES = [
     (pole, wl.NotGaussianError),
     (logarithm, wl.NotGaussianError),
     (two_parameters_first, wl.UnsupportedPrimitiveError),
-    (dependent_gates, wl.NotGaussianError),
 ]
 
 

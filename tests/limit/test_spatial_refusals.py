@@ -49,6 +49,18 @@ def relu_behind_depthwise(p, x):
     return top(p[8], relu(conv(p[7], relu(conv(p[9], x[None, :, :3])), groups=N)))
 
 
+def square_behind_depthwise(p, x):
+    """A product of weights and channels has other fourth moments than a Gaussian."""
+    h = conv(p[7], relu(conv(p[9], x[None, :, :3])), groups=N)
+    return top(p[8], 0.5 * h**2 - h)
+
+
+def relu_behind_pooling(p, x):
+    h = relu(x @ p[2])
+    pooled = jax.lax.reduce_window(h, 0.0, jax.lax.add, (2, 1), (1, 1), "VALID")
+    return relu(pooled - 1.0).mean(0)
+
+
 def max_pooling(p, x):
     h = relu(x @ p[2])
     return jax.lax.reduce_window(h, -jnp.inf, jax.lax.max, (2, 1), (2, 1), "VALID").mean(0)
@@ -82,6 +94,8 @@ CASES = [
     (one_head_summed_alone, wl.WideLimitError),
     (mixer, wl.SharedAcrossWidthError),
     (relu_behind_depthwise, wl.NotGaussianError),
+    (square_behind_depthwise, wl.NotGaussianError),
+    (relu_behind_pooling, wl.NotGaussianError),
     (max_pooling, wl.OrderStatisticError),
     (pooled_over_width, wl.UnsupportedPrimitiveError),
     (channels_and_positions, wl.MisalignedWidthError),

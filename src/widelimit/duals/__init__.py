@@ -3,6 +3,7 @@
 from ._activation import IDENTITY as IDENTITY
 from ._activation import Activation as Activation
 from ._certificate import certificate as certificate
+from ._geometry import default_gap as default_gap
 from ._pair import Pair as Pair
 from ._pair import difference as difference
 from ._pair import is_closed as is_closed

@@ -232,7 +232,7 @@ class _Walk:
             case n.Scale(), n.Scale():
                 self.free(a.factor.node, b.factor.node)
                 self.demand(a.operand.node, b.operand.node, gain)
-            case (n.Product() | n.Together()), n.Field():
+            case (n.Product() | n.Together() | n.Mixed()), n.Field():
                 self._pairs(a, b, 1.0)
             case n.Apply(), n.Apply():
                 self.demand(a.root.node, b.root.node, 1.0)

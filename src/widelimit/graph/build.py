@@ -149,7 +149,7 @@ class Builder:
         if len(own) == len(channels):
             return operand
         match operand:
-            case n.Sum() | n.Scale() | n.Product() | n.Apply():
+            case n.Sum() | n.Scale() | n.Product() | n.Apply() | n.Mixed():
                 # Inside, so that a mean stays a known term of the sum.
                 inside = lambda p: (
                     Part(self.copied(p.node, channels, own), p.dims)
@@ -232,13 +232,24 @@ class Builder:
             key, lambda: n.Apply(shape, channels, self.where, expression, root, values)
         )
 
+    def mixed(
+        self, shape: Shape, channels: Shape, function: Callable[..., Any],
+        operands: tuple[Part, ...], name: str,
+    ) -> n.Field:
+        """A scalar function of several fields."""
+        self._keep.append(function)
+        key = ("mixed", shape, channels, id(function), *(_key(x) for x in operands))
+        return self._once(
+            key, lambda: n.Mixed(shape, channels, self.where, function, operands, name)
+        )
+
     def spread(self, operand: n.Field, channel: int) -> n.Field:
         """Read a channel axis as a new last position axis."""
         size = operand.channels[channel]
         shape = (*operand.shape, size)
         channels = operand.channels[:channel] + operand.channels[channel + 1 :]
         match operand:
-            case n.Sum() | n.Scale() | n.Product() | n.Apply():
+            case n.Sum() | n.Scale() | n.Product() | n.Apply() | n.Mixed():
                 new = len(operand.shape)
 
                 def inside(p: Part) -> Part:
@@ -268,7 +279,7 @@ class Builder:
         untouched = tuple(k for k in range(len(operand.shape)) if k not in acted)
         shape = (*(operand.shape[k] for k in untouched), *out)
         new_axis = {k: i for i, k in enumerate(untouched)}
-        if pure and isinstance(operand, n.Sum | n.Scale | n.Product | n.Apply):
+        if pure and isinstance(operand, n.POINTWISE):
             parts = n.pointwise_parts(operand)
             if all(set(acted) <= set(p.dims) or not set(acted) & set(p.dims) for p in parts):
 
@@ -366,6 +377,9 @@ class Builder:
                 return self.apply(
                     shape, channels, expression, change(root), tuple(change(v) for v in values)
                 )
+            case n.Mixed(function=function, operands=operands, name=name):
+                changed = tuple(change(x) for x in operands)
+                return self.mixed(shape, channels, function, changed, name)
         msg = f"{type(node).__name__} is not pointwise"
         raise TypeError(msg)
 

@@ -35,12 +35,14 @@ def _one_function(
 ) -> n.Field | None:
     """Pieces that differ in their parts only: the same node over joined parts."""
     first = pieces[0]
-    if not isinstance(first, n.Sum | n.Scale | n.Product | n.Apply):
+    if not isinstance(first, n.POINTWISE):
         return None
     parts = [n.pointwise_parts(p) for p in pieces if type(p) is type(first)]
     if len(parts) < len(pieces) or len({len(p) for p in parts}) > 1:
         return None
     if isinstance(first, n.Apply) and any(p.expression is not first.expression for p in pieces):  # type: ignore[attr-defined]
+        return None
+    if isinstance(first, n.Mixed) and any(p.function is not first.function for p in pieces):  # type: ignore[attr-defined]
         return None
     together: dict[int, Part] = {}
     for alike in zip(*parts):
@@ -109,7 +111,7 @@ def reopened(b: Builder, field: n.Field) -> n.Field | None:
                 field.operand, field.acted, (1,), lambda t: along(t, 0), selects=True, pure=True,
                 name=field.name, along=along,
             )
-        case n.Sum() | n.Scale() | n.Product() | n.Apply():
+        case n.Sum() | n.Scale() | n.Product() | n.Apply() | n.Mixed():
             last = len(field.shape)
             opened: dict[int, Part] = {}
             for p in n.pointwise_parts(field):
@@ -126,6 +128,6 @@ def reopened(b: Builder, field: n.Field) -> n.Field | None:
 
 
 def _is_taken(node: n.Node) -> bool:
-    if isinstance(node, n.Sum | n.Scale | n.Product | n.Apply):
+    if isinstance(node, n.POINTWISE):
         return any(_is_taken(p.node) for p in n.pointwise_parts(node))
     return isinstance(node, n.Map) and node.n_out == 0

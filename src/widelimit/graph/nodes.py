@@ -143,6 +143,17 @@ class Field(Node):
         """Whether some part of it is a function of several positions at once."""
         return any(p.several for p in self._inner)
 
+    @cached_property
+    def drawable(self) -> bool:
+        """Whether it is a function, place by place, of Gaussian fields and of known values."""
+        if self.gaussian:
+            return True
+        if isinstance(self, Copied):
+            return self.operand.drawable
+        if not isinstance(self, POINTWISE):
+            return False
+        return all(p.node.drawable for p in pointwise_parts(self) if isinstance(p.node, Field))
+
     @property
     def _inner(self) -> list[Field]:
         return [p.node for p in self.parts if isinstance(p.node, Field)]
@@ -429,6 +440,29 @@ class Together(Field):
     def parts(self) -> tuple[Part, ...]:
         """The fields among the operands."""
         return tuple(whole(x) for x in self.operands if isinstance(x, Field))
+
+
+@dataclass(frozen=True, eq=False)
+class Mixed(Field):
+    """A scalar function of several fields, place by place, that are no functions of one Gaussian.
+
+    ``function`` takes the ``operands`` one number each, or broadcast arrays of them. The state of
+    a gated recurrent cell is of this kind. ``fluctuates`` is as in :class:`Apply`.
+    """
+
+    function: Callable[..., Any] = field(repr=False)
+    operands: tuple[Part, ...]
+    name: str
+    fluctuates: bool = False
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The operands."""
+        return self.operands
+
+
+POINTWISE = (Sum, Scale, Apply, Product, Mixed)
+"""Fields that are computed place by place, and can be rebuilt over other parts."""
 
 
 # --------------------------------------------------------------------------- questions

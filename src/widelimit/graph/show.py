@@ -71,4 +71,6 @@ def _name(node: n.Node, names: tuple[str, ...]) -> str:
             return f"map {name}"
         case n.Together(name=name):
             return f"together {name}"
+        case n.Mixed(name=name):
+            return f"mixed {name}"
     return type(node).__name__.lower()

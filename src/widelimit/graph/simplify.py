@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from widelimit.graph import nodes as n
+from widelimit.graph.entangled import below
 from widelimit.graph.nodes import Part
 from widelimit.graph.scalar import Literal, Parameter, Scalar, bind
 from widelimit.graph.walk import children, reachable
@@ -38,6 +39,8 @@ class _Simplifier:
             if isinstance(node, n.Value) and self.is_mean(node):
                 self.means.add(id(node))
             if isinstance(node, n.Apply) and any(id(v.node) in self.means for v in node.values):
+                new = replace(new, fluctuates=True)  # type: ignore[type-var]
+            if isinstance(node, n.Mixed) and any(id(v) in self.means for v in below([node])[1]):
                 new = replace(new, fluctuates=True)  # type: ignore[type-var]
             self.new[id(node)] = new
         return [self.new[id(o)] for o in outputs]
@@ -75,6 +78,8 @@ class _Simplifier:
                 return replace(node, pieces=tuple(new(q) for q in pieces))
             case n.Apply(root=root, values=values):
                 return replace(node, root=part(root), values=tuple(part(v) for v in values))
+            case n.Mixed(operands=operands):
+                return replace(node, operands=tuple(part(x) for x in operands))
             case n.Product(factors=factors):
                 return replace(node, factors=tuple(part(f) for f in factors))
         msg = f"{type(node).__name__} has nothing to replace"

@@ -17,6 +17,7 @@ import numpy as np
 from widelimit.batches import float_dtype
 from widelimit.errors import WideLimitError
 from widelimit.graph import nodes as n
+from widelimit.graph.entangled import entangled
 from widelimit.graph.walk import children, reachable
 from widelimit.limit.activations import Activations
 from widelimit.limit.evaluate import ZERO, Evaluation, Side, deep
@@ -65,11 +66,13 @@ def _cancellations(
     stds = [1.0 if leaf.std is None else leaf.std for leaf in graph.leaves]
     sums = [x for x in nodes if isinstance(x, n.Sum) or (isinstance(x, n.Map) and not x.selects)]
     unknown: list[n.Node] = []
+    drawn = entangled(nodes)
 
     def run(leaves: list[Any]) -> list[tuple[Any, Any]]:
         side = Side(leaves, _EXAMPLES)
         ev = Evaluation(
-            (side, side), stds, trainable, float_dtype(leaves), activations, with_tangent=False
+            (side, side), stds, trainable, float_dtype(leaves), activations, with_tangent=False,
+            entangled=drawn,
         )
         unknown.clear()
         found = []

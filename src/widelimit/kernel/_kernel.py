@@ -131,7 +131,8 @@ class Kernel:
     def with_sampling(self, draws: int = 1024, seed: int = 0) -> Kernel:
         """The same network, with other draws for what is integrated by sampling.
 
-        Only a softmax of attention logits scaled by 1/sqrt(d) is; see :meth:`sampling_error`.
+        These are a softmax of attention logits scaled by 1/sqrt(d), and functions of several
+        dependent Gaussian fields, such as the states of GRU and LSTM; see :meth:`sampling_error`.
 
         Parameters
         ----------
@@ -151,7 +152,8 @@ class Kernel:
 
         They are the spread of the kernels over ``repeats`` independent seeds; zero for networks
         that are integrated in closed form, by series or by quadrature, which is all of them but
-        those with a softmax of attention logits scaled by 1/sqrt(d).
+        those with a softmax of attention logits scaled by 1/sqrt(d), or with functions of several
+        dependent Gaussian fields.
         """
         if not self._program(check_inputs(x1, x2)[2]).sampled:
             return Kernels(*(jax.tree.map(jnp.zeros_like, k) for k in self.both(x1, x2)))
@@ -232,10 +234,14 @@ class Kernel:
         x, _, example = check_inputs(x)
         program, leaves = self._program(example), jax.tree.leaves(x)
         costs = program.costs(leaves, ("nngp", "ntk"))
+        drawn = (
+            f"\nSome moments are integrated with {self._cache.sampling.draws} draws; "
+            "sampling_error(x) says how well."
+        ) if program.sampled else ""
         return (
             f"{table(program.graph.outputs, self.names, costs.nodes)}\n\n"
             f"A pair of examples takes at most {_amount(costs.pair)}; "
-            f"tiles hold up to {costs.tile} × {costs.tile} pairs."
+            f"tiles hold up to {costs.tile} × {costs.tile} pairs.{drawn}"
         )
 
     # ----------------------------------------------------------------- inside

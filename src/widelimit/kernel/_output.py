@@ -38,15 +38,20 @@ def pair_block(ev: Evaluation, out: Seen, kind: str) -> Any:
         own = _full(ev, out, kind, "left", (n1,))
         on = jnp.eye(n1, dtype=bool).reshape(n1, n1, *(1,) * (full.ndim - 2))
         full = jnp.where(on, own[:, None], full)
-        if isinstance(out.node, n.Field) and _drawn(out.node):
+        if isinstance(out.node, n.Field) and _drawn(ev, out.node):
             half = (full.ndim - 2) // 2
             first, second = range(2, 2 + half), range(2 + half, 2 + 2 * half)
-            full = (full + jnp.transpose(full, (1, 0, *second, *first))) / 2
+            # The upper half, so that tiles of the whole give the same.
+            below = jnp.tril(jnp.ones((n1, n1), bool), -1).reshape(on.shape)
+            mirrored = jnp.transpose(full, (1, 0, *second, *first))
+            full = jnp.where(on, (full + mirrored) / 2, jnp.where(below, mirrored, full))
     return full
 
 
-def _drawn(node: n.Node) -> bool:
+def _drawn(ev: Evaluation, node: n.Node) -> bool:
     """Whether some integral is taken by sampling, and errors are not the same on both sides."""
+    if id(node) in ev.entangled.above:
+        return True
     return any(isinstance(x, n.Together) for x in reachable([node]))
 
 

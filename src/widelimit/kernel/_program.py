@@ -12,6 +12,7 @@ import numpy as np
 
 from widelimit.batches import float_dtype
 from widelimit.graph import nodes as n
+from widelimit.graph.entangled import entangled
 from widelimit.graph.show import Layouts
 from widelimit.graph.simplify import simplified
 from widelimit.graph.walk import reachable
@@ -79,11 +80,16 @@ class Program:
         outputs = tuple(replace(o, node=x) for o, x in zip(read.outputs, nodes))
         self.read = read
         self.graph = replace(read, outputs=outputs, nodes=tuple(reachable(nodes)))
-        self.sampled = any(isinstance(x, n.Together) for x in self.graph.nodes)
+        self.entangled = entangled(nodes)
+        several = any(isinstance(x, n.Together) for x in self.graph.nodes)
+        self.sampled = several or bool(self.entangled.fields)
         self._sampling = sampling
         self._trainable = trainable
         self._watched = unsettled.watched(self.graph.nodes)
         self._activations = Activations()
+        for x in self.graph.nodes:
+            if isinstance(x, n.Mixed):
+                self._activations.check_mixed(x)
         self._compiled: dict[Any, Callable[..., Any]] = {}
         self._series: dict[Kinds, bool] = {}
         self._shapes: dict[Kinds, tuple[list[int], Layouts]] = {}
@@ -143,7 +149,7 @@ class Program:
     @property
     def _fills(self) -> bool:
         """Whether a few more rows cost little, so that a new number of rows need not compile."""
-        return positions(self.graph) == 1
+        return positions(self.graph) == 1 and not self.sampled
 
     def _once(self, key: Any, run: Callable[..., Any]) -> Callable[..., Any]:
         if key not in self._compiled:
@@ -166,7 +172,7 @@ class Program:
         Step by step every moment stays until the end; a compiled program lets go of them.
         """
         size = np.dtype(float_dtype(leaves)).itemsize
-        if positions(self.graph) == 1:
+        if positions(self.graph) == 1 and not self.sampled:
             fields = sum(isinstance(x, n.Field) for x in self.graph.nodes)
             return (max(12, 4 * fields) if staged else 12) * size
         entries = [-(-count // _PAIRS) for count in self._shaped(leaves, kinds)[0]]
@@ -196,7 +202,7 @@ class Program:
         tangent = "ntk" in kinds
         return Evaluation(
             sides, stds, self._trainable, dtype, self._activations, with_tangent=tangent,
-            sampling=self._sampling, **how,
+            sampling=self._sampling, entangled=self.entangled, **how,
         )
 
     def _pairs(
@@ -208,6 +214,7 @@ class Program:
         with deep(len(self.graph.nodes)):
             results = [[pair_block(ev, out, kind) for out in self.graph.outputs] for kind in kinds]
             lost = unsettled.flags(ev, self._watched, real)
+        ev.drop_draws()
         flags = [
             has_close_pairs(x, y, real, symmetric=ev.symmetric) for x, y in _distinct(ev.close)
         ]
@@ -220,7 +227,9 @@ class Program:
         ev = self._evaluation(stds, (side, side), kinds)
         with deep(len(self.graph.nodes)):
             out = [[diagonal_block(ev, o, kind) for o in self.graph.outputs] for kind in kinds]
-            return out, unsettled.flags(ev, self._watched, (real, real))
+            lost = unsettled.flags(ev, self._watched, (real, real))
+        ev.drop_draws()
+        return out, lost
 
     def _refuse(self, lost: Any, kinds: Kinds) -> None:
         for node, flag in zip(self._watched, np.asarray(lost), strict=True):

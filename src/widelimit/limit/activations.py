@@ -15,6 +15,7 @@ from widelimit.errors import NotGaussianError
 from widelimit.graph import nodes as n
 from widelimit.graph.scalar import evaluate
 from widelimit.graph.walk import reachable
+from widelimit.limit.singular import GRID, bounded_on_lines, is_finite, is_singular
 
 Function = Callable[..., Any]
 
@@ -74,13 +75,20 @@ class Activations:
         activation = self.of(node)
         if _remembered(_SLOPES, activation, lambda: not _steep(activation)):
             return
-        raise NotGaussianError(
-            f"the derivative of `{_name(node)}` is infinite somewhere",
-            why="its second moment under a Gaussian does not exist, so the tangent kernel "
-            "diverges; the NNGP is not affected.",
-            remedy="smooth the function there, for instance sqrt(u² + ε) instead of |u|.",
-            where=node.where,
-        )
+        raise steep(_name(node), node)
+
+    def check_mixed(self, node: n.Mixed, *, derivative: bool = False) -> None:
+        """Refuse functions of several fields without a second moment, or whose slope has none.
+
+        Raises
+        ------
+        NotGaussianError
+            For a pole, the logarithm of a negative number, or growth like exp(u²).
+        """
+        key = ("mixed", id(node), derivative)
+        if self._once(key, (node,), lambda: bounded_on_lines(node, derivative=derivative)):
+            return
+        raise steep(node.name, node) if derivative else unbounded(node.name, node)
 
     def _once(self, key: tuple, keep: tuple, make: Callable[[], Any]) -> Any:
         if key not in self._table:
@@ -126,10 +134,15 @@ def check_finite(node: n.Apply, activation: duals.Activation) -> None:
     NotGaussianError
         For a pole, the logarithm of a negative number, or growth like exp(u²).
     """
-    if node.values or _remembered(_FINITE, activation, lambda: _is_finite(activation)):
+    if node.values or _remembered(_FINITE, activation, lambda: is_finite(activation.fn)):
         return
-    raise NotGaussianError(
-        f"`{_name(node)}` is not finite, or grows too fast, on a Gaussian value",
+    raise unbounded(_name(node), node)
+
+
+def unbounded(name: str, node: n.Field) -> NotGaussianError:
+    """The error for a function without a second moment."""
+    return NotGaussianError(
+        f"`{name}` is not finite, or grows too fast, on a Gaussian value",
         why="its second moment under a Gaussian does not exist (a pole, the logarithm of a "
         "negative number, or growth like exp(u²)).",
         remedy="bound the argument, for instance add a positive constant to a denominator that "
@@ -138,58 +151,29 @@ def check_finite(node: n.Apply, activation: duals.Activation) -> None:
     )
 
 
-def _is_finite(activation: duals.Activation) -> bool:
-    points = [np.linspace(-9, 9, 1441), [-1e-300, 1e-300, -0.4371, 0.7913], [-30.0, 30.0]]
-    out = duals.probe(activation.fn, np.concatenate(points))
-    tail = out[-2:]
-    if np.any(np.abs(tail) > 1e34) or not np.all(np.isfinite(out)):
-        return False
-    return not _is_singular(activation.fn)
+def steep(name: str, node: n.Field) -> NotGaussianError:
+    """The error for a function whose derivative has no second moment."""
+    return NotGaussianError(
+        f"the derivative of `{name}` is infinite somewhere",
+        why="its second moment under a Gaussian does not exist, so the tangent kernel "
+        "diverges; the NNGP is not affected.",
+        remedy="smooth the function there, for instance sqrt(u² + ε) instead of |u|.",
+        where=node.where,
+    )
 
 
 def _steep(activation: duals.Activation) -> bool:
     """Whether the derivative is singular; with parameters, at some typical values of them."""
     slope = activation.prime.fn
     if not activation.n_params:
-        return _is_singular(slope)
+        return is_singular(slope)
     rng = np.random.default_rng(0)
     for _ in range(2):
         typical = [np.asarray(p) for p in rng.uniform(0.6, 1.6, activation.n_params)]
         along = lambda u, p=typical: slope(u, *(jnp.asarray(x, u.dtype) for x in p))
-        if np.all(np.isfinite(duals.probe(along, _GRID))) and _is_singular(along):
+        if np.all(np.isfinite(duals.probe(along, GRID))) and is_singular(along):
             return True
     return False
-
-
-_GRID = np.sort(np.concatenate([np.linspace(-9.0, 9.0, 4001) + 0.0008137, [0.0]]))
-
-
-def _is_singular(fn: Function) -> bool:
-    """Whether a function is as steep as |u - p|^(-1/2) near some point p, and so has no E[f²].
-
-    The places where it is largest are searched for the peak, and its sizes at two distances from
-    there compared: 10^-7 and 10^-3, between which |u - p|^(-1/2) grows by 10^2.
-    """
-    size = np.abs(duals.probe(fn, _GRID))
-    if not np.all(np.isfinite(size)):
-        return True
-    peaks = 1 + np.flatnonzero((size[1:-1] >= size[:-2]) & (size[1:-1] >= size[2:]))
-    peaks = peaks[np.argsort(-size[peaks])][:16]
-    low, high = np.resize(_GRID[peaks - 1], 16), np.resize(_GRID[peaks + 1], 16)
-    if peaks.size == 0:
-        return False
-    for _ in range(60):
-        left, right = low + (high - low) / 3, high - (high - low) / 3
-        values = np.abs(duals.probe(fn, np.concatenate([left, right]))).reshape(2, -1)
-        if not np.all(np.isfinite(values)):
-            return True
-        rising = values[0] < values[1]
-        low, high = np.where(rising, left, low), np.where(rising, high, right)
-    peak = (low + high) / 2
-    distances = [-1e-7, 1e-7, -1e-3, 1e-3]
-    around = np.abs(duals.probe(fn, (peak + np.array(distances)[:, None]).ravel()))
-    near, far = around.reshape(2, 2, -1).max(axis=1)
-    return bool(np.any(~np.isfinite(near) | (near > 60 * far + 1e-2)))
 
 
 def _name(node: n.Apply) -> str:

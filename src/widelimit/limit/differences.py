@@ -25,6 +25,8 @@ def difference(
 ) -> Any:
     """E[(a − b)²] for one node ``a is b`` on the two sides of a pairing."""
     assert a is b
+    if ev.is_entangled(a):
+        return _plain(ev, a, ta, tb, rank, p)
     inside = lambda part: tuple(ta[k] for k in part.dims)
     inside_b = lambda part: tuple(tb[k] for k in part.dims)
     match a:
@@ -82,8 +84,8 @@ def _plain(ev: Evaluation, a: n.Node, ta: tuple, tb: tuple, rank: int, p: Pairin
     from widelimit.limit.moments import moment
 
     c = ev.at(moment, a, ta, a, tb, rank, p)
-    total = _second(ev, a, ta, rank, p, 0) + _second(ev, a, tb, rank, p, 1)
-    return total if c is ZERO else jnp.maximum(total - 2 * c, 0.0)
+    q1, q2 = _second(ev, a, ta, rank, p, 0), _second(ev, a, tb, rank, p, 1)
+    return q1 + q2 if c is ZERO else duals.default_gap(q1, q2, c)
 
 
 def _apply(

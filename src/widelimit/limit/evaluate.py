@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +18,16 @@ import numpy as np
 
 from widelimit.errors import MisalignedWidthError
 from widelimit.graph import nodes as n
+from widelimit.graph.entangled import Entangled
 from widelimit.graph.index import Relation
 from widelimit.graph.walk import reachable
-from widelimit.limit.activations import Activations
 from widelimit.limit.place import place
 
-Pairing = Literal["cross", "left", "right"]
+if TYPE_CHECKING:
+    from widelimit.limit.activations import Activations
+
+Pairing = Literal["cross", "left", "right", "first", "second"]
+"""Both batches; each example with itself; and the latter once more for every pair."""
 ZERO = None
 """A moment that vanishes identically."""
 
@@ -72,6 +76,8 @@ class Evaluation:
         was needed.
     sampling
         How integrals without a closed form are drawn.
+    entangled
+        Which fields are drawn.
     """
 
     def __init__(
@@ -85,6 +91,7 @@ class Evaluation:
         with_tangent: bool,
         careful: bool = True,
         sampling: Sampling | None = None,
+        entangled: Entangled | None = None,
     ) -> None:
         self.sides = sides
         self.symmetric = sides[0] is sides[1]
@@ -95,9 +102,11 @@ class Evaluation:
         self.with_tangent = with_tangent
         self.careful = careful
         self.sampling = sampling or Sampling()
+        self.entangled = entangled or Entangled()
         self.close: list[Any] = []
         self.empty: list[Any] = []
         self._memo: dict[tuple, Any] = {}
+        self._made: dict[tuple, Any] = {}
         self._relations: dict[tuple[int, int], bool] = {}
         self._constants: dict[int, bool] = {}
 
@@ -106,13 +115,13 @@ class Evaluation:
     @staticmethod
     def batch(pairing: Pairing) -> int:
         """The number of batch axes."""
-        return 2 if pairing == "cross" else 1
+        return 1 if pairing in ("left", "right") else 2
 
     def side_of(self, operand: int, pairing: Pairing) -> int:
         """Which batch the left (0) or right (1) operand of a pairing is read from."""
         if pairing == "cross":
             return operand
-        return 0 if pairing == "left" or self.symmetric else 1
+        return 0 if pairing in ("left", "first") or self.symmetric else 1
 
     @staticmethod
     def alone(operand: int, pairing: Pairing) -> Pairing:
@@ -123,8 +132,11 @@ class Evaluation:
 
     def into(self, array: Any, operand: int, pairing: Pairing) -> Any:
         """Give an array with one batch axis the batch axes of a pairing."""
-        if pairing == "cross":
-            return jnp.expand_dims(array, 1 - operand)
+        match pairing:
+            case "cross":
+                return jnp.expand_dims(array, 1 - operand)
+            case "first" | "second":
+                return jnp.expand_dims(array, 1 if pairing == "first" else 0)
         return array
 
     # ----------------------------------------------------------------- values
@@ -211,6 +223,11 @@ class Evaluation:
         """``kind(a, b)`` in the axes of a larger moment; equal targets are tied axes."""
         if pairing == "right" and self.symmetric:
             pairing = "left"
+        if pairing in ("first", "second") and not self.is_drawn_for_pairs(a, b):
+            own: Pairing = "left" if pairing == "first" else "right"
+            return self._into_all(
+                self.at(kind, a, a_targets, b, b_targets, rank, own), pairing
+            )
         ties = tuple(
             a_targets.index(t) if t in a_targets else None  # type: ignore[attr-defined]
             for t in b_targets
@@ -218,12 +235,12 @@ class Evaluation:
         key = (kind.__name__, id(a), id(b), ties, pairing)
         if key not in self._memo:
             free = iter(range(len(a.shape), len(a.shape) + len(b.shape)))
-            own = tuple(range(len(a.shape)))
+            first = tuple(range(len(a.shape)))
             other = tuple(t if t is not None else next(free) for t in ties)
-            count = len(own) + sum(t is None for t in ties)
+            count = len(first) + sum(t is None for t in ties)
             self._memo[key] = PENDING
             try:
-                self._memo[key] = kind(self, a, own, b, other, count, pairing)
+                self._memo[key] = kind(self, a, first, b, other, count, pairing)
             finally:
                 if self._memo[key] is PENDING:
                     del self._memo[key]
@@ -243,9 +260,36 @@ class Evaluation:
             return tuple(put)
         return place(out, self.batch(pairing), targets, rank)
 
+    def is_drawn_for_pairs(self, a: n.Node, b: n.Node) -> bool:
+        """Whether a moment of one example depends on draws, which every pair has of its own."""
+        above = self.entangled.above
+        several = any(isinstance(x, n.Field) and x.several for x in (a, b))
+        return not several and (id(a) in above or id(b) in above)
+
+    def is_entangled(self, node: n.Node) -> bool:
+        """Whether a field is drawn."""
+        return id(node) in self.entangled.fields
+
+    def _into_all(self, out: Any, pairing: Pairing) -> Any:
+        if isinstance(out, tuple):
+            return tuple(x if x is ZERO else self.into(x, 0, pairing) for x in out)
+        return out if out is ZERO else self.into(out, 0, pairing)
+
+    def once(self, key: tuple, make: Callable[[], Any]) -> Any:
+        """What is made when it is first asked for, and kept."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+    def drop_draws(self) -> None:
+        """Let go of what refers back to the evaluation, and takes most of its memory."""
+        self._made.clear()
+
     def sizes(self) -> list[int]:
-        """The numbers of entries of all moments computed so far."""
-        arrays = [x for x in jax.tree.leaves(list(self._memo.values())) if hasattr(x, "shape")]
+        """The numbers of entries of all moments and draws computed so far."""
+        drawn = [x for made in self._made.values() for x in getattr(made, "arrays", [])]
+        moments = jax.tree.leaves(list(self._memo.values()))
+        arrays = [x for x in (*moments, *drawn) if hasattr(x, "shape")]
         return [int(np.prod(x.shape, dtype=np.int64)) for x in arrays]
 
     def layouts(self) -> dict[int, tuple[tuple[bool, ...], int]]:

@@ -121,10 +121,12 @@ def _related(ev: Evaluation, a: Factor, b: Factor) -> bool:
 def _merge(
     ev: Evaluation, factors: list[tuple[Factor, int]], pairing: Pairing
 ) -> list[tuple[Factor, int]]:
-    """Functions of the same variable become one function of it."""
+    """Functions of the same Gaussian variable become one function of it."""
     out: list[tuple[Factor, int]] = []
     for factor, operand in factors:
         for i, (other, where) in enumerate(out):
+            if not n.is_gaussian(factor.root.node):
+                continue
             same_side = where == operand or pairing != "cross"
             same_root = other.root.node is factor.root.node
             if same_side and same_root and other.root.dims == factor.root.dims:
@@ -275,6 +277,8 @@ def distance(
     a, b = f[0].root, g[0].root
     if a.node is not b.node or f[1] == g[1] or not ev.careful:
         return None
+    if id(a.node) in ev.entangled.above:
+        return None  # Draws of pairs and of single examples differ by more than rounding.
     return ev.at(difference, a.node, a.dims, b.node, b.dims, rank, pairing)
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from widelimit.graph import nodes as n
 from widelimit.limit.evaluate import ZERO, Evaluation, add, times
 from widelimit.limit.expectation import expect, factors_of
+from widelimit.limit.particles import drawn_mean
 from widelimit.limit.place import place, stretch
 from widelimit.limit.together import sampled_mean
 
@@ -17,6 +18,10 @@ from widelimit.limit.together import sampled_mean
 def mean(ev: Evaluation, node: n.Node, side: int) -> Any:
     """E[node], shape (n or 1, *shape), or ZERO."""
     rank = len(node.shape)
+    if isinstance(node, n.Field) and ev.is_entangled(node):
+        from widelimit.limit.moments import moment
+
+        return drawn_mean(moment, ev, node, side)
 
     def of(part: n.Part) -> Any:
         if isinstance(part.node, n.Value):

@@ -12,6 +12,7 @@ from widelimit.graph import nodes as n
 from widelimit.graph.index import Relation
 from widelimit.limit.evaluate import ZERO, Evaluation, Pairing, Rule, add, times
 from widelimit.limit.expectation import expect, factors_of
+from widelimit.limit.particles import drawn_moment
 from widelimit.limit.place import eye, stretch
 from widelimit.limit.sources import overlap_pair, source_pair
 from widelimit.limit.together import sampled_moment
@@ -23,6 +24,9 @@ def moment(
     ev: Evaluation, a: n.Node, ta: Targets, b: n.Node, tb: Targets, rank: int, p: Pairing
 ) -> Any:
     """E[a b] per channel, in ``rank`` label axes; equal labels in ``ta``, ``tb`` are tied."""
+    drawn = _drawn(moment, ev, a, ta, b, tb, rank, p)
+    if drawn is not NotImplemented:
+        return drawn
     if isinstance(a, n.Value):
         return times(ev.value_at(a, ta, rank, 0, p), ev.mean_at(b, tb, rank, 1, p))
     if isinstance(b, n.Value):
@@ -51,6 +55,29 @@ def moment(
                 return jnp.full(shape, ev.variance(a.draw.leaf) * (a.scale * b.scale), ev.dtype)
             return ZERO
     return products(ev, a, ta, b, tb, rank, p)
+
+
+def _drawn(
+    kind: Rule, ev: Evaluation, a: n.Node, ta: Targets, b: n.Node, tb: Targets, rank: int,
+    p: Pairing,
+) -> Any:
+    """Moments of fields that are integrated by drawing them."""
+    sides = pulled_apart(ev, a, b)
+    if sides is None:
+        return NotImplemented
+    if sides == (False, False):
+        return drawn_moment(moment, ev, a, ta, b, tb, rank, p)
+    assert isinstance(a, n.Field)
+    assert isinstance(b, n.Field)
+    return bilinear(kind, ev, a, ta, b, tb, rank, p, sides)
+
+
+def pulled_apart(ev: Evaluation, a: n.Node, b: n.Node) -> tuple[bool, bool] | None:
+    """Which sides are linear in others and not drawn themselves; None if neither is drawn."""
+    if not (ev.is_entangled(a) or ev.is_entangled(b)):
+        return None
+    left, right = (isinstance(x, n.Field) and not x.drawable for x in (a, b))
+    return left, right
 
 
 def _own_weights(a: n.Field, b: n.Field) -> bool:
@@ -85,34 +112,38 @@ def same_draw(a: n.Source | n.Entry | n.Tangent, b: n.Source | n.Entry | n.Tange
 
 def bilinear(
     kind: Rule, ev: Evaluation, a: n.Field, ta: Targets, b: n.Field, tb: Targets, rank: int,
-    p: Pairing,
+    p: Pairing, sides: tuple[bool, bool] = (True, True),
 ) -> Any:
-    """Rules that hold for every bilinear form: sums, factors, linear maps, joins, spreads."""
-    if isinstance(a, n.Sum):
+    """Rules that hold for every bilinear form: sums, factors, linear maps, joins, spreads.
+
+    ``sides`` says which of the two may be taken apart.
+    """
+    left, right = sides
+    if left and isinstance(a, n.Sum):
         total: Any = ZERO
         for t in a.terms:
             inner = tuple(ta[k] for k in t.dims)
             total = add(total, ev.at(kind, t.node, inner, b, tb, rank, p))
         return total
-    if isinstance(b, n.Sum):
+    if right and isinstance(b, n.Sum):
         total = ZERO
         for t in b.terms:
             inner = tuple(tb[k] for k in t.dims)
             total = add(total, ev.at(kind, a, ta, t.node, inner, rank, p))
         return total
-    if isinstance(a, n.Scale):
+    if left and isinstance(a, n.Scale):
         inner = tuple(ta[k] for k in a.operand.dims)
         outer = tuple(ta[k] for k in a.factor.dims)
         factor = ev.value_at(a.factor.node, outer, rank, 0, p)  # type: ignore[arg-type]
         return times(ev.at(kind, a.operand.node, inner, b, tb, rank, p), factor)
-    if isinstance(b, n.Scale):
+    if right and isinstance(b, n.Scale):
         inner = tuple(tb[k] for k in b.operand.dims)
         outer = tuple(tb[k] for k in b.factor.dims)
         factor = ev.value_at(b.factor.node, outer, rank, 1, p)  # type: ignore[arg-type]
         return times(ev.at(kind, a, ta, b.operand.node, inner, rank, p), factor)
-    if isinstance(a, n.Copied):
+    if left and isinstance(a, n.Copied):
         return ev.at(kind, a.operand, ta, b, tb, rank, p)
-    if isinstance(b, n.Copied):
+    if right and isinstance(b, n.Copied):
         return ev.at(kind, a, ta, b.operand, tb, rank, p)
     if isinstance(a, n.Map) or isinstance(b, n.Map):
         return _mapped(kind, ev, a, ta, b, tb, rank, p)

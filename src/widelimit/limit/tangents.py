@@ -14,9 +14,11 @@ from widelimit.limit.moments import (
     bilinear,
     coefficients,
     moment,
+    pulled_apart,
     relabel,
     same_draw,
 )
+from widelimit.limit.particles import drawn_tangent
 from widelimit.limit.sources import overlap_pair, source_pair
 from widelimit.limit.together import sampled_tangent
 
@@ -32,6 +34,11 @@ def tangent(
         return ZERO
     assert isinstance(a, n.Field)
     assert isinstance(b, n.Field)
+    sides = pulled_apart(ev, a, b)
+    if sides == (False, False):
+        return drawn_tangent(moment, tangent, ev, a, ta, b, tb, rank, p)
+    if sides is not None:
+        return bilinear(tangent, ev, a, ta, b, tb, rank, p, sides)
     if (a.several or b.several) and n.of_overlaps(a) and n.of_overlaps(b):
         return sampled_tangent(moment, tangent, ev, a, ta, b, tb, rank, p)
     found = bilinear(tangent, ev, a, ta, b, tb, rank, p)

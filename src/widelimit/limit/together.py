@@ -20,9 +20,9 @@ import numpy as np
 from widelimit.errors import NotGaussianError
 from widelimit.graph import nodes as n
 from widelimit.graph.arrange import in_axes, over_axes
-from widelimit.graph.scalar import evaluate
 from widelimit.limit.evaluate import ZERO, Evaluation, Pairing, Rule, times
 from widelimit.limit.place import place, stretch
+from widelimit.limit.pointwise import computed
 
 Targets = tuple[int, ...]
 BATCH = 64
@@ -295,17 +295,10 @@ class _Tree:
     @staticmethod
     def _one(node: n.Node, of: Callable[[n.Node], Any]) -> Any:
         rank = len(node.shape)
-        at = lambda part: in_axes(of(part.node), part.dims, rank)
+        if isinstance(node, n.POINTWISE):
+            at = lambda part: in_axes(of(part.node), part.dims, rank)
+            return jnp.broadcast_to(computed(node, at), node.shape)
         match node:
-            case n.Sum(terms=terms):
-                return jnp.broadcast_to(sum(at(t) for t in terms), node.shape)
-            case n.Scale(factor=factor, operand=operand):
-                return jnp.broadcast_to(at(factor) * at(operand), node.shape)
-            case n.Product(factors=factors):
-                return jnp.broadcast_to(math.prod(at(f) for f in factors), node.shape)
-            case n.Apply(expression=expression, root=root, values=values):
-                found = evaluate(expression, at(root), tuple(at(v) for v in values))
-                return jnp.broadcast_to(found, node.shape)
             case n.Map(operand=operand, acted=acted, function=function, values=values):
                 run = over_axes(function, len(operand.shape), acted)
                 return run(of(operand), *(of(v) for v in values))

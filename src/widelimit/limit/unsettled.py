@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from widelimit.errors import AmbiguousScaleError
 from widelimit.graph import nodes as n
-from widelimit.limit.evaluate import ZERO, Evaluation, Pairing
+from widelimit.limit.evaluate import ZERO, Evaluation, Pairing, Rule
 from widelimit.limit.moments import moment
 from widelimit.limit.tangents import tangent
 
@@ -24,12 +24,15 @@ _NOTHING = 1e-12
 """A variance that is this small beside the largest is none."""
 
 
-def watched(nodes: tuple[n.Node, ...]) -> list[n.Apply]:
+Function = n.Apply | n.Mixed
+
+
+def watched(nodes: tuple[n.Node, ...]) -> list[Function]:
     """The functions that act on a fluctuating mean."""
-    return [x for x in nodes if isinstance(x, n.Apply) and x.fluctuates]
+    return [x for x in nodes if isinstance(x, Function) and x.fluctuates]
 
 
-def flags(ev: Evaluation, nodes: list[n.Apply], real: tuple[Any, Any] | None) -> Any:
+def flags(ev: Evaluation, nodes: list[Function], real: tuple[Any, Any] | None) -> Any:
     """For each function, whether it jumps or bends where its argument is fluctuation alone.
 
     Parameters
@@ -53,22 +56,31 @@ def flags(ev: Evaluation, nodes: list[n.Apply], real: tuple[Any, Any] | None) ->
     return jnp.stack(found) if found else jnp.zeros((0,), bool)
 
 
-def _flag(ev: Evaluation, node: n.Apply, pairing: Pairing, operand: int, count: Any) -> Any:
-    root, rank = node.root, len(node.shape)
-    variance = ev.at(moment, root.node, root.dims, root.node, root.dims, rank, pairing)
-    if variance is ZERO:
-        variance = jnp.zeros((1,) * (1 + rank), ev.dtype)
-    values = [ev.value_at(v.node, v.dims, rank, operand, pairing) for v in node.values]  # type: ignore[arg-type]
-    function = ev.activations.of(node).fn
-    shape = jnp.broadcast_shapes(variance.shape, *(v.shape for v in values))
+def _flag(ev: Evaluation, node: Function, pairing: Pairing, operand: int, count: Any) -> Any:
+    rank = len(node.shape)
+    if isinstance(node, n.Apply):
+        fields, known = [node.root], list(node.values)
+        call = ev.activations.of(node).fn
+    else:
+        is_known = [isinstance(p.node, n.Value) for p in node.operands]
+        order = sorted(range(len(is_known)), key=is_known.__getitem__)
+        first = is_known.count(False)
+        fields = [node.operands[k] for k in order[:first]]
+        known = [node.operands[k] for k in order[first:]]
+        call = lambda *x: node.function(*(x[order.index(k)] for k in range(len(order))))
+    values = [ev.value_at(v.node, v.dims, rank, operand, pairing) for v in known]  # type: ignore[arg-type]
+    at = [_mean(ev, p, rank, operand, pairing) for p in fields]
+    variance = sum(_own(ev, moment, p, rank, pairing) - m**2 for p, m in zip(fields, at))
+    shape = jnp.broadcast_shapes(variance.shape, *(v.shape for v in (*values, *at)))
     below, here, above = (
-        function(jnp.full(shape, step, ev.dtype), *values) for step in (-_STEP, 0.0, _STEP)
+        call(*(jnp.broadcast_to(m + step, shape) for m in at),
+             *(jnp.broadcast_to(v, shape) for v in values))
+        for step in (-_STEP, 0.0, _STEP)
     )
     bad = jnp.maximum(jnp.abs(above - here), jnp.abs(here - below)) > _JUMP
     if ev.with_tangent:
-        slope = ev.at(tangent, root.node, root.dims, root.node, root.dims, rank, pairing)
-        if slope is not ZERO:
-            bad = bad | ((jnp.abs(above + below - 2 * here) > _BEND * _STEP) & (slope > 0))
+        slope = sum(_own(ev, tangent, p, rank, pairing) for p in fields)
+        bad = bad | ((jnp.abs(above + below - 2 * here) > _BEND * _STEP) & (slope > 0))
     bad = bad & (variance <= _NOTHING * jnp.max(variance))
     if count is not None:
         rows = jnp.arange(bad.shape[0]) < count
@@ -76,7 +88,18 @@ def _flag(ev: Evaluation, node: n.Apply, pairing: Pairing, operand: int, count: 
     return jnp.any(bad)
 
 
-def refusal(node: n.Apply, *, tangents: bool) -> AmbiguousScaleError:
+def _own(ev: Evaluation, rule: Rule, part: n.Part, rank: int, pairing: Pairing) -> Any:
+    """A second moment or tangent kernel of a field with itself at each position."""
+    found = ev.at(rule, part.node, part.dims, part.node, part.dims, rank, pairing)
+    return jnp.zeros((1,) * (1 + rank), ev.dtype) if found is ZERO else found
+
+
+def _mean(ev: Evaluation, part: n.Part, rank: int, operand: int, pairing: Pairing) -> Any:
+    found = ev.mean_at(part.node, part.dims, rank, operand, pairing)
+    return jnp.zeros((1,) * (1 + rank), ev.dtype) if found is ZERO else found
+
+
+def refusal(node: Function, *, tangents: bool) -> AmbiguousScaleError:
     """The error for a function that was flagged."""
     what = "jumps or bends" if tangents else "jumps"
     return AmbiguousScaleError(

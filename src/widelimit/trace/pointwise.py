@@ -195,9 +195,7 @@ def apply_parts(b: Builder, name: str, function: Elementwise, together: Aligned)
     found = read_together(b, together.parts)
     if found is None:
         joint = _several_positions(b, name, function, together)
-        if joint is None:
-            raise not_gaussian(b, name)
-        return joint
+        return _mixed(b, name, function, together) if joint is None else joint
     expressions, common = found
     assert common.root is not None
     expression = s.Operation(name, function, tuple(expressions))
@@ -222,12 +220,20 @@ def _several_positions(
     return b.together(call, operands, shape, together.channels, name)
 
 
+def _mixed(b: Builder, name: str, function: Elementwise, together: Aligned) -> n.Field:
+    """A function of several fields that share no Gaussian, or the error that says why not."""
+    fields = [p.node for p in together.parts if isinstance(p.node, n.Field)]
+    if not all(x.drawable for x in fields):
+        raise not_gaussian(b, name)
+    return b.mixed(together.shape, together.channels, function, together.parts, name)
+
+
 def not_gaussian(b: Builder, name: str) -> NotGaussianError:
     """The error for a nonlinearity on something that is not a function of one Gaussian."""
     return NotGaussianError(
-        f"`{name}` acts on a value that is not Gaussian, nor a function of one Gaussian field",
-        why="after a product, a pooling or a sum of different activations the value has no "
-        "closed-form distribution, so the moments of a nonlinearity on it have no closed form.",
+        f"`{name}` acts on a value that is no function, place by place, of Gaussian fields",
+        why="after a pooling or another map of activations over positions, or after a depthwise "
+        "layer, the value has a distribution of its own, which is not integrated.",
         remedy="put a dense layer (a contraction with a parameter) between the two, which makes "
         "the value Gaussian again.",
         where=b.where,
