@@ -124,12 +124,12 @@ def sampler(f: Any, shapes: dict[str, tuple[int, ...]], x: Any) -> Any:
     return draw
 
 
-def ours(kernel: Any, x: Any, f: Any, p: Any) -> list[list[np.ndarray]]:
-    """The library's kernels, with positions flattened like the sampler's."""
+def ours(kernels: Any, x: Any, f: Any, p: Any) -> list[list[np.ndarray]]:
+    """The library's kernels, or their errors, with positions flattened like the sampler's."""
     result = []
     example = jax.tree.map(lambda z: jax.ShapeDtypeStruct(z.shape[1:], z.dtype), x)
     shapes = [o.shape for o in jax.tree.leaves(jax.eval_shape(f, p, example))]
-    for k in kernel.both(x):
+    for k in kernels:
         row = []
         for out, shape in zip(jax.tree.leaves(k), shapes, strict=True):
             out = np.asarray(out)
@@ -216,7 +216,10 @@ def judge(program: Program, near: float = NEAR) -> Verdict:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                exact = ours(wl.kernel(f, p), x, f, p)
+                kernel = wl.kernel(f, p)
+                exact = ours(kernel.both(x), x, f, p)
+                drawn = "draws;" in kernel.describe(x)
+                spread = ours(kernel.sampling_error(x, repeats=4), x, f, p) if drawn else None
         except wl.WideLimitError as refused:
             verdict.kind, verdict.error = "refused", type(refused).__name__
             verdict.detail = str(refused)
@@ -236,6 +239,10 @@ def judge(program: Program, near: float = NEAR) -> Verdict:
             [statistics([one[k][o] for one in samples]) for o in range(len(exact[k]))]
             for k in range(2)
         ]
+        if spread is not None:
+            found = [
+                [(m, np.hypot(e, s)) for (m, e), s in zip(*both)] for both in zip(found, spread)
+            ]
         verdict.z, text = compared(found, exact, n, f"width {n}")
         verdict.stage = stage
         history.append(text)

@@ -152,6 +152,11 @@ class SpatialWriter(Draft, Attending, Forbidden):
     def activation(self, v: Field) -> Field:
         return self.field(self.r.choice(ACTIVATIONS).format(v=v.name), gaussian=False)
 
+    def behind(self, v: Field) -> Field:
+        """A function of what is no function of one Gaussian."""
+        self.note("activation behind")
+        return self.activation(v)
+
     # ----------------------------------------------------------------- over positions
 
     def pool(self, v: Field) -> Field:
@@ -381,7 +386,7 @@ class SpatialWriter(Draft, Attending, Forbidden):
         ]
         if v.gaussian:
             return [*spatial, (self.activation, 8), (self.product, 1)]
-        return [*spatial, (self.conv, 10), (self.local, 1), (self.dense, 4)]
+        return [*spatial, (self.conv, 10), (self.local, 1), (self.dense, 4), (self.behind, 1.5)]
 
     def write(self) -> Program:
         """The program."""

@@ -185,6 +185,32 @@ class Writer(Draft, Illegal):
             text = f"{a.name} * ({self.r.choice(ACTIVATIONS).format(v=b.name)}) + {a.name}"
         return self.value(text, "n", v.positions, gaussian=False)
 
+    def cell(self, v: Value) -> Value:
+        """A gated recurrent cell, over positions or from layer to layer with the same weights."""
+        self.note("gated cell")
+        x = self.dense(v)
+        u, z, r = self.param("n, n"), self.param("n, n"), self.param("n, n")
+        gate = lambda w: f"jax.nn.sigmoid({{x}} + {w} @ h / jnp.sqrt(n))"
+        act = self.r.choice(ACTIVATIONS)
+        if self.maybe(0.5):
+            new = act.format(v=f"({{x}} + {gate(r)} * ({u} @ h) / jnp.sqrt(n))")
+        else:
+            new = act.format(v=f"({{x}} + {u} @ ({gate(r)} * h) / jnp.sqrt(n))")
+        step = f"h + {gate(z)} * ({new} - h)"
+        if v.positions is None:
+            body = step.replace("{x}", x.name)
+            text = f"jax.lax.fori_loop(0, 2, lambda i, h: {body}, jnp.zeros(n))"
+            return self.value(text, "n", None, gaussian=False)
+        body = f"lambda h, x: (({step.replace('{x}', 'x')}),) * 2"
+        end = self.r.choice(["[0]", "[1]"])
+        text = f"jax.lax.scan({body}, jnp.zeros(n), {x.name}){end}"
+        return self.value(text, "n", None if end == "[0]" else v.positions, gaussian=False)
+
+    def behind(self, v: Value) -> Value:
+        """A function of what is no function of one Gaussian."""
+        self.note("activation behind")
+        return self.activation(v)
+
     def norm(self, v: Value) -> Value:
         h = v.name
         kind = self.r.randrange(5)
@@ -359,13 +385,13 @@ class Writer(Draft, Illegal):
         for _ in range(depth):
             blocks = [
                 (self.activation, 5), (self.gate, 2), (self.norm, 2), (self.branches, 2),
-                (self.residual, 2), (self.shared, 1.5), (self.shuffle, 2),
+                (self.residual, 2), (self.shared, 1.5), (self.shuffle, 2), (self.cell, 0.7),
             ]
             if v.positions is not None:
                 blocks += [(self.positions, 4), (self.attention, 1)]
             if not v.gaussian:
                 blocks = [b for b in blocks if b[0] not in (self.activation, self.gate)]
-                blocks += [(self.dense, 8), (self.gate, 1)]
+                blocks += [(self.dense, 8), (self.gate, 1), (self.behind, 2)]
             if self.maybe(self.illegal):
                 blocks = [(self.break_something, 1)]
             kinds, weights = zip(*blocks)

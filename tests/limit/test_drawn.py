@@ -77,12 +77,12 @@ def test_the_standard_error_is_the_error(rng):
     x = rng.normal(size=(3, 4))
     kernel = wl.kernel(one_step, CELL)
     error = kernel.sampling_error(x)
-    exact = kernel.with_sampling(2**15).both(x)
+    exact = kernel.with_sampling(2**14).both(x)
     for found, truth, spread in zip(kernel.both(x), exact, error):
         z = np.abs(found - truth) / spread
         assert z.max() < 6
         assert np.all(spread < 5e-3 * np.abs(truth).max())
-    finer = kernel.with_sampling(2**14).sampling_error(x)
+    finer = kernel.with_sampling(2**13).sampling_error(x, repeats=4)
     assert float(jnp.max(finer.nngp)) < 0.5 * float(jnp.max(error.nngp))
 
 
@@ -190,13 +190,15 @@ GRU = [struct(N, 3), struct(N, N)] * 3 + [struct(OUT, N)]
 
 
 def test_equal_sequences_have_equal_entries(rng):
-    x = rng.normal(size=(3, 4, 3))
+    x = rng.normal(size=(3, 3, 3))
     x[2] = x[0]
-    for k in wl.kernel(gru, GRU).both(x):
+    kernel = wl.kernel(gru, GRU)
+    for k, error in zip(kernel.both(x), kernel.sampling_error(x, repeats=5)):
         np.testing.assert_allclose(k[0, 2], k[0, 0], rtol=1e-9)
         np.testing.assert_allclose(k[2, 2], k[0, 0], rtol=1e-9)
         # A pair and its mirror image are drawn apart.
-        np.testing.assert_allclose(k[2], k[0], atol=2e-2 * float(jnp.abs(k).max()))
+        assert np.abs(k[2, 1] - k[0, 1]) / error[0, 1] < 8
+        assert np.max(error) < 0.03 * np.max(k)
 
 
 def test_nearly_equal_sequences(rng):
@@ -211,7 +213,7 @@ def test_nearly_equal_sequences(rng):
 
 
 def test_single_precision(rng):
-    x = rng.normal(size=(3, 4, 3))
+    x = rng.normal(size=(3, 2, 3))
     kernel = wl.kernel(gru, [jax.ShapeDtypeStruct(s.shape, jnp.float32) for s in GRU])
     for low, high in zip(kernel.both(x.astype(np.float32)), wl.kernel(gru, GRU).both(x)):
         assert low.dtype == jnp.float32
@@ -219,7 +221,7 @@ def test_single_precision(rng):
 
 
 def test_inside_jit_and_with_a_derivative(rng):
-    x, kernel = jnp.asarray(rng.normal(size=(2, 2, 3))), wl.kernel(gru, GRU).with_sampling(64)
+    x, kernel = jnp.asarray(rng.normal(size=(2, 4))), wl.kernel(one_step, CELL).with_sampling(64)
     np.testing.assert_allclose(jax.jit(kernel.nngp)(x), kernel.nngp(x), rtol=1e-12)
     name = kernel.names[1]
     total = lambda s: jnp.sum(kernel.with_stds({name: s}).nngp(x))
@@ -235,6 +237,7 @@ def test_tiles_change_nothing(rng, monkeypatch):
     np.testing.assert_allclose(wl.kernel(gru, GRU).nngp(x), whole, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_nothing_is_drawn_that_has_a_formula(rng):
     """What could be integrated before stays so."""
     for row in (*networks.ROWS, *spatial.ROWS):

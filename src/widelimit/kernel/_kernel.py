@@ -31,11 +31,15 @@ class Kernels(NamedTuple):
 class _Cache:
     """One description with its programs, by shape of input; shared between copies.
 
+    ``like`` is one that differs in its sampling only, and has read the network already.
     It is compared by identity, so that kernels can be arguments of jitted functions.
     """
 
-    def __init__(self, description: Description, sampling: Sampling | None = None) -> None:
+    def __init__(
+        self, description: Description, sampling: Sampling | None = None, like: Any = None
+    ) -> None:
         self.description = description
+        self.like = like
         self.sampling = sampling or Sampling()
         self.constant = tuple(_is_zero(p.std) for p in description.priors)
         self.programs: dict[Any, Program] = {}
@@ -144,7 +148,7 @@ class Kernel:
         if draws < 2:
             msg = f"at least 2 draws are needed, got {draws}"
             raise ValueError(msg)
-        cache = _Cache(self.description, Sampling(draws, seed))
+        cache = _Cache(self.description, Sampling(draws, seed), like=self._cache)
         return Kernel(self.description, self.stds, cache)
 
     def sampling_error(self, x1: PyTree, x2: PyTree | None = None, *, repeats: int = 8) -> Kernels:
@@ -249,7 +253,10 @@ class Kernel:
     def _program(self, example: Any) -> Program:
         leaves, structure = jax.tree.flatten(example)
         key = (structure, tuple((s.shape, str(s.dtype)) for s in leaves))
-        if key not in self._cache.programs:
+        if key not in self._cache.programs and self._cache.like is not None:
+            read_once = Kernel(self.description, self.stds, self._cache.like)._program(example)
+            self._cache.programs[key] = read_once.with_sampling(self._cache.sampling)
+        elif key not in self._cache.programs:
             d = self.description
             infos = tuple(
                 Leaf(name, tuple(a.shape), float(p.mean), zero, _number(p.std))

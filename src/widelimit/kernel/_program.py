@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -93,6 +94,13 @@ class Program:
         self._compiled: dict[Any, Callable[..., Any]] = {}
         self._series: dict[Kinds, bool] = {}
         self._shapes: dict[Kinds, tuple[list[int], Layouts]] = {}
+
+    def with_sampling(self, sampling: Sampling) -> Program:
+        """The same graph, with other draws."""
+        other = copy(self)
+        other._sampling = sampling
+        other._compiled, other._shapes = {}, {}
+        return other
 
     def pairs(self, stds: Any, x1: list[Any], x2: list[Any] | None, kinds: Kinds) -> Blocks:
         """Kernels of all pairs of examples; ``x2=None`` is ``x1``."""

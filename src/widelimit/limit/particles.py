@@ -279,8 +279,9 @@ class _Draws:
         noise = _noise(self.ev, column + 1, self.rank)
         if own is ZERO:
             own = jnp.zeros((1,) * len(self.shape), self.ev.dtype)
+        # In full, as nearly all end up, so that few shapes are compiled.
+        own, blank = jnp.broadcast_to(own, self.shape), jnp.zeros(self.shape, self.ev.dtype)
         size = group.whitening.shape[-1]
-        blank = jnp.zeros_like(own)
         told = [shared[k] for k in group.keys]
         told = [*(blank if c is ZERO else c for c in told), *[blank] * (size - len(told))]
         columns = np.zeros(size, int)
@@ -311,7 +312,7 @@ class _Draws:
             (joined,) = touched
         else:
             self.groups = [g for g in self.groups if g not in touched]
-            joined = _Group([], [], jnp.zeros((*(1 for _ in self.shape), 0, 0), self.ev.dtype))
+            joined = _Group([], [], jnp.zeros((*self.shape, 0, 0), self.ev.dtype))
             for g in touched:
                 kept = g.whitening[..., : len(g.keys), : len(g.keys)]
                 joined.whitening = _block_diagonal(joined.whitening, kept)
