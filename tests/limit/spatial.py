@@ -15,7 +15,7 @@ def conv(w, x, strides=(1, 1), padding="SAME", groups=1, **options):
     return jax.lax.conv_general_dilated(
         x[None], w, strides, padding, dimension_numbers=LAYOUT, feature_group_count=groups,
         **options,
-    )[0] / np.sqrt(fan_in)
+    )[0] / float(np.sqrt(fan_in))
 
 
 def top(w, h):
@@ -94,7 +94,7 @@ def scanned(p, xs):
 
     line = lambda w, h: jax.lax.conv_general_dilated(
         h[None], w, (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC")
-    )[0] / np.sqrt(np.prod(w.shape[:2]))
+    )[0] / float(np.sqrt(np.prod(w.shape[:2])))
     _, hs = jax.lax.scan(step, jnp.zeros((4, N)), xs)
     return top(p[2], hs)
 
@@ -143,7 +143,7 @@ ROWS = (
       for mode in ("wrap", "reflect", "edge", "symmetric")),
     Row("channels_first", lambda p, x: dense(p[2], relu(jax.lax.conv_general_dilated(
         relu(jax.lax.conv_general_dilated(x.transpose(2, 0, 1)[None], p[0], (1, 1), "SAME"))
-        / np.sqrt(27), p[1], (2, 2), "SAME")[0] / np.sqrt(9 * N)).mean((1, 2))),
+        / 27**0.5, p[1], (2, 2), "SAME")[0] / (9 * N) ** 0.5).mean((1, 2))),
         ((N, 3, 3, 3), (N, N, 3, 3), (OUT, N)), IMAGE),
     Row("flatten_inside", lambda p, x: dense(p[3], relu(dense(
         p[2], relu(conv(p[0], x)).reshape(-1)))), (BODY[0], (1,), (N, 16 * N), (OUT, N)), IMAGE),

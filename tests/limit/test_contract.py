@@ -2,6 +2,7 @@
 
 import warnings
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -27,6 +28,11 @@ def test_agrees_with_sampled_networks(row, rng):
     limit = wl.kernel(row.f, row.params).both(x)
     assert_agree(limit, sampled(row.f, row.params, jnp.asarray(x)))
 
+
+SINGLE = 2e-5
+"""What is allowed of single precision, in units of a kernel's largest entry."""
+IN_SINGLE = {"gelu", "padded_reflect", "attention_random_identity", "graph_edges"}
+"""Compared with double precision in every run of the tests; the others are slow."""
 
 QUICK = {
     *("gelu", "relu_plus_identity", "raw_input_residual", "concatenate", "bilinear", "where_gate"),
@@ -57,6 +63,21 @@ def test_readings_are_consistent(row, rng):
         flat_whole = flat(whole)
         np.testing.assert_allclose(np.diag(flat_whole), np.ravel(diagonal), rtol=1e-9, atol=1e-12)
         assert np.linalg.eigvalsh(flat_whole).min() >= -1e-12 * np.linalg.norm(flat_whole)
+
+
+@pytest.mark.parametrize("row", [
+    pytest.param(r, id=r.name, marks=() if r.name in IN_SINGLE else pytest.mark.slow) for r in ROWS
+])
+def test_single_precision(row, rng):
+    """As near to double precision as its digits allow, which a wrong order of sums would miss."""
+    x = row.inputs(rng)
+    low = [jax.ShapeDtypeStruct(s.shape, jnp.float32) for s in row.params]
+    single = x if row.vocabulary else x.astype(np.float32)
+    same = np.asarray(single, x.dtype)  # the same numbers in both
+    exactly = wl.kernel(row.f, row.params).both(same)
+    for found, exact in zip(wl.kernel(row.f, low).both(single), exactly):
+        assert found.dtype == jnp.float32
+        np.testing.assert_allclose(found, exact, atol=SINGLE * float(jnp.abs(exact).max()), rtol=0)
 
 
 def test_no_warnings_while_reading(rng):
