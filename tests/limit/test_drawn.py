@@ -272,6 +272,35 @@ def dependent(p, x):
     return dense(p[2], jnp.tanh(h) * jnp.sin(s + h) * jnp.cos(s))
 
 
+def biased(p, x):
+    """Biases that start as constants add to the tangent kernel, wherever they are."""
+    a, b = dense(p[0], x), dense(p[1], x)
+    h = jnp.tanh(jnp.tanh(a) * b * (1 + p[2]) + p[3])
+    return dense(p[4], h + p[3])
+
+
+BIASED = [struct(N, 4), struct(N, 4), struct(N), struct(N), struct(OUT, N)]
+
+
+def test_constants_that_are_trained(rng):
+    x = rng.normal(size=(3, 4))
+    fixed = {"[2]": wl.Prior.constant(0.0), "[3]": wl.Prior.constant(0.5)}
+    names = {f"[{i}]": wl.Prior(0.0, 1.0) for i in (0, 1, 4)}
+    limit = wl.kernel(biased, BIASED, prior={**names, **fixed}).ntk(x)
+
+    @jax.jit
+    def tangents(key):
+        draws = [jax.random.normal(k, s.shape) for k, s in zip(jax.random.split(key, 5), BIASED)]
+        p = [*draws[:2], jnp.zeros(N), jnp.full(N, 0.5), draws[4]]
+        rows = jax.tree.leaves(jax.jacrev(lambda p: jax.vmap(lambda t: biased(p, t)[0])(x))(p))
+        flat = jnp.concatenate([r.reshape(len(x), -1) for r in rows], 1)
+        return flat @ flat.T
+
+    found = np.stack([tangents(k) for k in jax.random.split(jax.random.key(0), 400)])
+    error = found.std(0) / np.sqrt(len(found)) + 0.005 * limit.max()
+    assert np.max(np.abs(limit - found.mean(0)) / error) < 4
+
+
 OTHERS = {
     "dependent": (dependent, [struct(N, 4), struct(N, N), struct(OUT, N)], (4,)),
     "highway": (highway, [struct(N, 4)] + [struct(N, N)] * 4 + [struct(OUT, N)], (4,)),

@@ -56,9 +56,10 @@ def drawn_tangent(
     i, j = _SIDES[p]
     left, right = draws.slopes(a, ta, i), draws.slopes(b, tb, j)
     total: Any = ZERO
-    for group in draws.groups:
-        first = {k: n for n, k in enumerate(group.of_side(i)) if k in left}
-        second = {k: n for n, k in enumerate(group.of_side(j)) if k in right}
+    groups = list(draws.groups)
+    for group in groups:
+        first = {k: place for place, k in enumerate(group.of_side(i)) if k in left}
+        second = {k: place for place, k in enumerate(group.of_side(j)) if k in right}
         if not first or not second:
             continue
         kernel = draws.tangents(tangent, group, first, second, p)
@@ -68,6 +69,9 @@ def drawn_tangent(
         kernel = kernel[..., : x.shape[-2], : y.shape[-2]]
         part = _weighed(kernel, x, y) / ev.sampling.draws
         total = part if total is ZERO else total + part
+    if any(g not in groups for g in draws.groups):
+        # Asking for tangents drew further fields, which joined groups that were apart.
+        return drawn_tangent(moment, tangent, ev, a, ta, b, tb, rank, p)
     return total
 
 
@@ -132,7 +136,7 @@ def _draws(
 
 @dataclass(eq=False)
 class _Group:
-    """Fields that depend on each other: where they are in the noise, and how to condition on them.
+    """Fields that share parameters: where they are in the noise, and how to condition on them.
 
     ``whitening`` makes their values independent; a row of zeros stands for a field that follows
     from those before it, and for one that is yet to come.
@@ -166,7 +170,8 @@ class _Draws:
     @property
     def arrays(self) -> list[Any]:
         """All that is held."""
-        return [*self.known.values(), *(x for s in self._slopes.values() for x in s.values())]
+        slopes = [x for s in self._slopes.values() for x in s.values()]
+        return [*self.known.values(), *slopes, *self._arrays.values()]
 
     # ----------------------------------------------------------------- functions
 
@@ -207,7 +212,7 @@ class _Draws:
         self, tangent: Rule, group: _Group, left: dict[Key, int], right: dict[Key, int], p: Pairing
     ) -> Any:
         """Tangent kernels of Gaussian fields, shape (*batch, *labels, left, right), or ZERO."""
-        at = (id(group), p)
+        at = (group, p)
         known, found = self._tangents.setdefault(at, (set(), {}))
         for k, row in left.items():
             for m, column in right.items():
@@ -275,7 +280,8 @@ class _Draws:
                     shared[other] = self._covariance(other, partner, key, node)
         column = 2 * self._columns[side] + side
         self._columns[side] += 1
-        group = self._joined([k for k, c in shared.items() if c is not ZERO])
+        # By their random numbers: constants that are trained have tangents, but no covariance.
+        group = self._joined([k for k in shared if self.ev.related(self.nodes[k], node)])
         noise = _noise(self.ev, column + 1, self.rank)
         if own is ZERO:
             own = jnp.zeros((1,) * len(self.shape), self.ev.dtype)
