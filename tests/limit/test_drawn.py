@@ -201,6 +201,7 @@ def test_equal_sequences_have_equal_entries(rng):
         assert np.max(error) < 0.03 * np.max(k)
 
 
+@pytest.mark.slow
 def test_nearly_equal_sequences(rng):
     """The difference directions are drawn too, and do not blow up."""
     x = np.repeat(rng.normal(size=(1, 4, 3)), 4, 0)
@@ -212,6 +213,7 @@ def test_nearly_equal_sequences(rng):
         assert np.linalg.eigvalsh(k).min() > -1e-3 * k[0, 0]
 
 
+@pytest.mark.slow
 def test_single_precision(rng):
     x = rng.normal(size=(3, 2, 3))
     kernel = wl.kernel(gru, [jax.ShapeDtypeStruct(s.shape, jnp.float32) for s in GRU])
@@ -230,6 +232,7 @@ def test_inside_jit_and_with_a_derivative(rng):
     np.testing.assert_allclose(slope, numeric, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_tiles_change_nothing(rng, monkeypatch):
     x, kernel = rng.normal(size=(5, 3, 3)), wl.kernel(gru, GRU)
     whole = kernel.nngp(x)
