@@ -14,10 +14,12 @@ from widelimit.batches import example_of
 from widelimit.limit.particles import normal_points
 
 from . import networks, spatial
-from .networks import OUT, N, dense, erf, struct
+from .networks import OUT, N, dense, erf, relu, struct
 from .sampling import assert_agree, sampled
 
 STEPS = 3
+A, B = (lambda p, x: dense(p[1], jnp.tanh(dense(p[0], x)))), (lambda p, x: dense(p[2], x))
+PLAIN = [struct(N, 4), struct(N, N), struct(N, 4), struct(OUT, N)]
 
 
 # ------------------------------------------------------------------------- an independent integral
@@ -304,7 +306,32 @@ def test_constants_that_are_trained(rng):
     assert np.max(np.abs(limit - found.mean(0)) / error) < 4
 
 
+def decided(p, x):
+    """Comparisons, whole numbers and what is chosen by them keep their types."""
+    a, b = A(p, x), B(p, x)
+    u = erf(a) + b
+    parity = jnp.floor(3 * u).astype(int) % 2
+    chosen = jnp.where(jnp.logical_and(u > 0, ~(relu(b) > u)), u, parity * b)
+    return dense(p[3], chosen + (u > relu(b)))
+
+
+def composed(p, x):
+    """Constants of any sign inside, and a derivative that is stopped."""
+    a, b = A(p, x), B(p, x)
+    u = erf(a) + b
+    return dense(p[3], jnp.logaddexp(u, b) + jnp.tanh(jax.lax.stop_gradient(u) * b + u))
+
+
+def pooled(p, xs):
+    """A drawn field beside the mean over positions of others."""
+    g = jax.vmap(lambda x: jnp.tanh(erf(A(p, x)) + B(p, x)))(xs)
+    return dense(p[3], (g + dense(p[1], g.mean(0))).sum(0))
+
+
 OTHERS = {
+    "decided": (decided, PLAIN, (4,)),
+    "composed": (composed, PLAIN, (4,)),
+    "pooled": (pooled, PLAIN, (3, 4)),
     "dependent": (dependent, [struct(N, 4), struct(N, N), struct(OUT, N)], (4,)),
     "highway": (highway, [struct(N, 4)] + [struct(N, N)] * 4 + [struct(OUT, N)], (4,)),
     "minimal": (minimal, [struct(N, 3), struct(N, N)] * 2 + [struct(OUT, N)], (STEPS, 3)),
@@ -321,8 +348,6 @@ def test_plain_networks_agree_with_sampled_ones(name, rng):
 
 # ------------------------------------------------------------------------- what is refused
 
-A, B = (lambda p, x: dense(p[1], jnp.tanh(dense(p[0], x)))), (lambda p, x: dense(p[2], x))
-PLAIN = [struct(N, 4), struct(N, N), struct(N, 4), struct(OUT, N)]
 POLES = {
     "quotient": lambda a, b: jnp.tanh(a) / b,
     "logarithm": lambda a, b: jnp.log(jnp.tanh(a) + b),
@@ -351,6 +376,17 @@ def test_steep_functions_are_refused_in_the_tangent_kernel_alone(name, rng):
     assert np.all(np.isfinite(kernel.nngp(x)))
     with pytest.raises(wl.NotGaussianError, match="infinite somewhere"):
         kernel.ntk(x)
+
+
+@pytest.mark.parametrize("kind", ["nngp", "ntk"])
+def test_products_with_what_is_not_drawn_are_refused(kind, rng):
+    def f(p, xs):
+        g = jax.vmap(lambda x: jnp.tanh(erf(A(p, x)) + B(p, x)))(xs)
+        pooled = jax.vmap(lambda x: jnp.tanh(A(p, x)))(xs).mean(0)
+        return dense(p[3], g[0] + pooled * A(p, xs[0]))
+
+    with pytest.raises(wl.NotGaussianError, match="linear map"):
+        getattr(wl.kernel(f, PLAIN), kind)(rng.normal(size=(2, 3, 4)))
 
 
 def test_bounded_quotients_read(rng):

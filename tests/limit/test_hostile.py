@@ -64,6 +64,10 @@ REFUSED = {
     "normalised means": gated(lambda h, g, x: h.mean() / jnp.hypot(h.mean(), g.mean())),
     "mean on a vanishing field": added(lambda h, g, x: ROOT * (h.mean() + 0 * h)),
     "mean on a small field": added(lambda h, g, x: ROOT * (h.mean() + h / N)),
+    "mean of an odd function on a small field": added(
+        lambda h, g, x: ROOT * (erf(h).mean() + 1e-3 * h)),
+    "mean on a small function of several fields": added(
+        lambda h, g, x: ROOT * (erf(h).mean() + 1e-3 * erf(1e3 * (erf(h) + g)))),
     "mean through a nonlinearity": added(lambda h, g, x: ROOT * relu(h.mean() + 0 * h)),
     "difference of means on a field": added(
         lambda h, g, x: ROOT * ((relu(h).mean() - relu(g).mean()) + 0 * h)),

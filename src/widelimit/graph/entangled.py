@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from widelimit.graph import nodes as n
-from widelimit.graph.index import Relation
 from widelimit.graph.walk import children, reachable
 
 
@@ -83,6 +82,8 @@ def _pieces(node: n.Node) -> list[n.Field]:
             return _pieces(operand)
         case n.Join(pieces=pieces):
             return [x for p in pieces for x in _pieces(p)]
+        case n.Sum() | n.Scale() if not node.drawable:
+            return [x for p in node.parts for x in _pieces(p.node)]
     assert isinstance(node, n.Field)
     return [node]
 
@@ -96,7 +97,7 @@ def _is_seed(node: n.Field) -> bool:
         return False
     functions = [list(_functions(f.node)) for f in node.factors]
     return any(
-        x.root.node is not y.root.node and _related(x, y)
+        x.root.node is not y.root.node and n.related(x, y)
         for i, first in enumerate(functions) for second in functions[i + 1 :]
         for x in first for y in second
     )
@@ -109,13 +110,6 @@ def _functions(node: n.Node) -> Iterator[n.Apply]:
     elif isinstance(node, n.Field) and not node.gaussian:
         for p in parts(node):
             yield from _functions(p.node)
-
-
-def _related(a: n.Field, b: n.Field) -> bool:
-    return any(
-        x.leaf == y.leaf and x.relation(y) is not Relation.DISJOINT
-        for x in a.draws for y in b.draws
-    )
 
 
 def below(fields: list[n.Field]) -> tuple[list[n.Field], list[n.Value]]:

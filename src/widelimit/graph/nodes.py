@@ -17,80 +17,19 @@ from typing import Any
 import numpy as np
 
 from widelimit.errors import Where
-from widelimit.graph.index import Draw
+from widelimit.graph.index import Draw, Relation
 from widelimit.graph.scalar import Scalar
+from widelimit.graph.values import Compute as Compute
+from widelimit.graph.values import Constant as Constant
+from widelimit.graph.values import Input as Input
+from widelimit.graph.values import Node as Node
+from widelimit.graph.values import OneHot as OneHot
+from widelimit.graph.values import Part as Part
+from widelimit.graph.values import Shape as Shape
+from widelimit.graph.values import Value as Value
+from widelimit.graph.values import whole as whole
+from widelimit.graph.values import within as within
 from widelimit.graph.windows import Window
-
-Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Node:
-    """Anything in the graph; ``shape`` holds the position axes."""
-
-    shape: Shape
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """A node inside another: axis k of the node is axis ``dims[k]`` of the whole."""
-
-    node: Node
-    dims: tuple[int, ...]
-
-
-def whole(node: Node) -> Part:
-    """The node in its own axes."""
-    return Part(node, tuple(range(len(node.shape))))
-
-
-def within(part: Part, dims: tuple[int, ...]) -> Part:
-    """The part of a node whose own axes are axes ``dims`` of something larger."""
-    return Part(part.node, tuple(dims[k] for k in part.dims))
-
-
-# --------------------------------------------------------------------------- values
-
-
-@dataclass(frozen=True, eq=False)
-class Value(Node):
-    """An array that is deterministic given the example."""
-
-    dtype: Any
-
-
-@dataclass(frozen=True, eq=False)
-class Constant(Value):
-    """The same for every example."""
-
-    array: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class Input(Value):
-    """A leaf of the input."""
-
-    number: int
-
-
-@dataclass(frozen=True, eq=False)
-class Compute(Value):
-    """``function`` of other values, one example at a time; ``output`` picks one of its results."""
-
-    name: str
-    function: Callable[..., Any]
-    arguments: tuple[Value, ...]
-    output: int | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class OneHot(Value):
-    """One at the place that ``index`` names along the last axis, zero elsewhere.
-
-    Outside the axis it is NaN, as a look-up outside of a table is.
-    """
-
-    index: Value
 
 
 @dataclass(frozen=True, eq=False)
@@ -491,6 +430,14 @@ def is_gaussian(node: Node) -> bool:
 def draws_of(node: Node) -> tuple[Draw, ...]:
     """The draws of a field; none for a value."""
     return node.draws if isinstance(node, Field) else ()
+
+
+def related(a: Node, b: Node) -> bool:
+    """Whether two nodes share random numbers at their own layer."""
+    return any(
+        x.leaf == y.leaf and x.relation(y) is not Relation.DISJOINT
+        for x in draws_of(a) for y in draws_of(b)
+    )
 
 
 def unique_draws(draws: Any) -> tuple[Draw, ...]:

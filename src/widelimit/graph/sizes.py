@@ -112,8 +112,8 @@ class Sizes:
                 for f in factors:
                     size = size.times(self.of(f.node))
                 return size
-            case n.Apply(root=root, values=values):
-                s = _sum([self.of(p.node) for p in (root, *values)])
+            case n.Apply() | n.Mixed():
+                s = _sum([self.of(p.node) for p in n.pointwise_parts(node)])
                 # A function may be bounded; what was dropped stays small beside its argument.
                 return Size(min(s.kept, 0.0), s.dropped - max(s.kept, 0.0), s.width, s.cancels)
             case n.Map(operand=operand, acted=acted, selects=False):

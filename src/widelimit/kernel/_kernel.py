@@ -148,7 +148,8 @@ class Kernel:
         if draws < 2:
             msg = f"at least 2 draws are needed, got {draws}"
             raise ValueError(msg)
-        cache = _Cache(self.description, Sampling(draws, seed), like=self._cache)
+        source = self._cache.like or self._cache
+        cache = _Cache(self.description, Sampling(draws, seed), like=source)
         return Kernel(self.description, self.stds, cache)
 
     def sampling_error(self, x1: PyTree, x2: PyTree | None = None, *, repeats: int = 8) -> Kernels:

@@ -19,7 +19,6 @@ import numpy as np
 from widelimit.errors import MisalignedWidthError
 from widelimit.graph import nodes as n
 from widelimit.graph.entangled import Entangled
-from widelimit.graph.index import Relation
 from widelimit.graph.walk import reachable
 from widelimit.limit.place import place
 
@@ -323,12 +322,7 @@ class Evaluation:
         """Whether two nodes share random numbers at their own layer."""
         key = (id(a), id(b))
         if key not in self._relations:
-            self._relations[key] = any(
-                x.relation(y) is not Relation.DISJOINT
-                for x in n.draws_of(a)
-                for y in n.draws_of(b)
-                if x.leaf == y.leaf
-            )
+            self._relations[key] = n.related(a, b)
         return self._relations[key]
 
     def variance(self, leaf: int) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -24,7 +25,7 @@ def moment(
     ev: Evaluation, a: n.Node, ta: Targets, b: n.Node, tb: Targets, rank: int, p: Pairing
 ) -> Any:
     """E[a b] per channel, in ``rank`` label axes; equal labels in ``ta``, ``tb`` are tied."""
-    drawn = _drawn(moment, ev, a, ta, b, tb, rank, p)
+    drawn = drawn_pair(moment, partial(drawn_moment, moment), ev, a, ta, b, tb, rank, p)
     if drawn is not NotImplemented:
         return drawn
     if isinstance(a, n.Value):
@@ -57,27 +58,19 @@ def moment(
     return products(ev, a, ta, b, tb, rank, p)
 
 
-def _drawn(
-    kind: Rule, ev: Evaluation, a: n.Node, ta: Targets, b: n.Node, tb: Targets, rank: int,
-    p: Pairing,
+def drawn_pair(
+    kind: Rule, integral: Rule, ev: Evaluation, a: n.Node, ta: Targets, b: n.Node, tb: Targets,
+    rank: int, p: Pairing,
 ) -> Any:
-    """Moments of fields that are integrated by drawing them."""
-    sides = pulled_apart(ev, a, b)
-    if sides is None:
+    """``kind`` of fields that are drawn; a side that cannot be is taken apart first."""
+    if not (ev.is_entangled(a) or ev.is_entangled(b)):
         return NotImplemented
-    if sides == (False, False):
-        return drawn_moment(moment, ev, a, ta, b, tb, rank, p)
+    left, right = (isinstance(x, n.Field) and not x.drawable for x in (a, b))
+    if not (left or right):
+        return integral(ev, a, ta, b, tb, rank, p)
     assert isinstance(a, n.Field)
     assert isinstance(b, n.Field)
-    return bilinear(kind, ev, a, ta, b, tb, rank, p, sides)
-
-
-def pulled_apart(ev: Evaluation, a: n.Node, b: n.Node) -> tuple[bool, bool] | None:
-    """Which sides are linear in others and not drawn themselves; None if neither is drawn."""
-    if not (ev.is_entangled(a) or ev.is_entangled(b)):
-        return None
-    left, right = (isinstance(x, n.Field) and not x.drawable for x in (a, b))
-    return left, right
+    return bilinear(kind, ev, a, ta, b, tb, rank, p, (left, right))
 
 
 def _own_weights(a: n.Field, b: n.Field) -> bool:

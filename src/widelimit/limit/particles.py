@@ -44,7 +44,8 @@ def drawn_moment(
     """E[a b], the average over the draws."""
     draws = _draws(moment, ev, (a, ta), (b, tb), rank, p)
     i, j = _SIDES[p]
-    return _average(draws.values(a, ta, i), draws.values(b, tb, j))
+    x, y = draws.values(a, ta, i), draws.values(b, tb, j)
+    return _average(x.astype(ev.dtype), y.astype(ev.dtype))
 
 
 def drawn_tangent(
@@ -94,7 +95,7 @@ def drawn_mean(moment: Rule, ev: Evaluation, node: n.Field, side: int) -> Any:
     p: Pairing = "left" if side == 0 or ev.symmetric else "right"
     own = tuple(range(len(node.shape)))
     draws = _draws(moment, ev, (node, own), (node, own), len(own), p)
-    return jnp.mean(draws.values(node, own, 0), -1)
+    return jnp.mean(draws.values(node, own, 0).astype(ev.dtype), -1)
 
 
 def _average(x: Any, y: Any) -> Any:

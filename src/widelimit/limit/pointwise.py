@@ -10,23 +10,30 @@ import jax.numpy as jnp
 
 from widelimit.graph import nodes as n
 from widelimit.graph.scalar import evaluate
-from widelimit.limit.evaluate import times
+from widelimit.limit.evaluate import is_mask, times
 
 
 def computed(node: n.Field, at: Callable[[n.Part], Any]) -> Any:
-    """A pointwise field from the values of its parts, arrays that broadcast."""
+    """A pointwise field from the values of its parts, arrays that broadcast.
+
+    Comparisons and rounded numbers keep their types, as the functions of them expect.
+    """
+    count = lambda p: _counted(at(p))
     match node:
         case n.Sum(terms=terms):
-            return sum(at(t) for t in terms)
+            return sum(count(t) for t in terms)
         case n.Scale(factor=factor, operand=operand):
-            return times(at(operand), at(factor))
+            return times(count(operand), at(factor))
         case n.Product(factors=factors):
-            return math.prod(at(f) for f in factors)
+            return math.prod(count(f) for f in factors)
         case n.Apply(expression=expression, root=root, values=values):
             return evaluate(expression, at(root), tuple(at(v) for v in values))
         case n.Mixed(function=function, operands=operands):
-            blocks = [at(x) for x in operands]
-            floats = [b.dtype for b in blocks if jnp.issubdtype(b.dtype, jnp.floating)]
-            return function(*jnp.broadcast_arrays(*blocks)).astype(jnp.result_type(*floats))
+            return function(*jnp.broadcast_arrays(*(at(x) for x in operands)))
     msg = f"{type(node).__name__} is not computed place by place"
     raise TypeError(msg)
+
+
+def _counted(array: Any) -> Any:
+    """Truth values as numbers."""
+    return array.astype(jnp.int8) if is_mask(array) else array

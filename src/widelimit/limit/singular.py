@@ -68,8 +68,7 @@ def bounded_on_lines(node: n.Mixed, *, derivative: bool) -> bool:
     operands, whatever they are, and if that is not enough of the Gaussian variables below.
     """
     own = lambda *x: node.function(*jnp.broadcast_arrays(*x))
-    fields = [isinstance(p.node, n.Field) for p in node.operands]
-    if _sound(own, fields, _GENTLE, derivative=derivative):
+    if _sound(own, [p.node for p in node.operands], _GENTLE, derivative=derivative):
         return True
     roots, values = below([node])
 
@@ -85,13 +84,12 @@ def bounded_on_lines(node: n.Mixed, *, derivative: bool) -> bool:
 
         return of(node)
 
-    random = [True] * len(roots) + [False] * len(values)
-    return _sound(run, random, _LARGEST, derivative=derivative)
+    return _sound(run, [*roots, *values], _LARGEST, derivative=derivative)
 
 
-def _sound(fn: Function, random: list[bool], largest: float, *, derivative: bool) -> bool:
+def _sound(fn: Function, arguments: list[n.Node], largest: float, *, derivative: bool) -> bool:
     rng = np.random.default_rng(0)
-    lines = [_line(fn, random, rng, through_zero=k == 0) for k in range(LINES)]
+    lines = [_line(fn, arguments, rng, through_zero=k == 0) for k in range(LINES)]
     if derivative:
         return not any(is_singular(lambda t, f=f: _slope(f, t)) for f in lines)
     return all(is_finite(f, largest) for f in lines)
@@ -102,13 +100,19 @@ def _slope(f: Function, t: Any) -> Any:
 
 
 def _line(
-    fn: Function, random: list[bool], rng: np.random.Generator, *, through_zero: bool
+    fn: Function, arguments: list[n.Node], rng: np.random.Generator, *, through_zero: bool
 ) -> Function:
-    """A function along a random line; what is not random is near one.
+    """A function along a random line; known values that are no constants are near one.
 
     Norms and angles are singular at zero alone, which other lines pass by.
     """
-    at = 0.0 if through_zero else 1.0
-    start = [at * rng.normal() if r else rng.uniform(0.6, 1.6) for r in random]
-    slope = [rng.uniform(0.5, 1.5) * rng.choice([-1, 1]) if r else 0.0 for r in random]
+    start, slope = [], []
+    for x in arguments:
+        if isinstance(x, n.Field):
+            start.append(0.0 if through_zero else rng.normal())
+            slope.append(rng.uniform(0.5, 1.5) * rng.choice([-1, 1]))
+        else:
+            known = x.array.ravel() if isinstance(x, n.Constant) else rng.uniform(0.6, 1.6, 1)
+            start.append(rng.choice(known) if known.size else 0.0)
+            slope.append(0.0)
     return lambda t: jnp.asarray(fn(*(a + b * t for a, b in zip(start, slope)))).astype(t.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from widelimit.errors import SharedAcrossWidthError
@@ -13,8 +14,8 @@ from widelimit.limit.moments import (
     Targets,
     bilinear,
     coefficients,
+    drawn_pair,
     moment,
-    pulled_apart,
     relabel,
     same_draw,
 )
@@ -34,11 +35,10 @@ def tangent(
         return ZERO
     assert isinstance(a, n.Field)
     assert isinstance(b, n.Field)
-    sides = pulled_apart(ev, a, b)
-    if sides == (False, False):
-        return drawn_tangent(moment, tangent, ev, a, ta, b, tb, rank, p)
-    if sides is not None:
-        return bilinear(tangent, ev, a, ta, b, tb, rank, p, sides)
+    integral = partial(drawn_tangent, moment, tangent)
+    drawn = drawn_pair(tangent, integral, ev, a, ta, b, tb, rank, p)
+    if drawn is not NotImplemented:
+        return drawn
     if (a.several or b.several) and n.of_overlaps(a) and n.of_overlaps(b):
         return sampled_tangent(moment, tangent, ev, a, ta, b, tb, rank, p)
     found = bilinear(tangent, ev, a, ta, b, tb, rank, p)

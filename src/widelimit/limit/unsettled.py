@@ -72,9 +72,9 @@ def _flag(ev: Evaluation, node: Function, pairing: Pairing, operand: int, count:
     at = [_mean(ev, p, rank, operand, pairing) for p in fields]
     variance = sum(_own(ev, moment, p, rank, pairing) - m**2 for p, m in zip(fields, at))
     shape = jnp.broadcast_shapes(variance.shape, *(v.shape for v in (*values, *at)))
+    known_there = [jnp.broadcast_to(v, shape) for v in values]
     below, here, above = (
-        call(*(jnp.broadcast_to(m + step, shape) for m in at),
-             *(jnp.broadcast_to(v, shape) for v in values))
+        call(*(jnp.broadcast_to(m + step, shape) for m in at), *known_there).astype(ev.dtype)
         for step in (-_STEP, 0.0, _STEP)
     )
     bad = jnp.maximum(jnp.abs(above - here), jnp.abs(here - below)) > _JUMP

@@ -88,7 +88,9 @@ def _over_width(b: Builder, a: Array, axes: tuple[int, ...]) -> Array:
     positions = math.prod(a.size(x) for x in gone if isinstance(x, Position) and not x.wide)
     size = max(b.sizes.of(a.node).kept, -SMALLEST) + math.log(positions)
     vanishing = n.zero_mean(a.node)
-    record = Average(width, 1.0, nonnegative(a.node), vanishing, size)
+    positive = nonnegative(a.node)
+    # The mean of anything else may be zero, as that of an odd function is.
+    record = Average(width, 1.0, positive, vanishing, size, cancels=not positive)
     if vanishing:
         # Of a sum that may stay random, small constants inside count as those outside do.
         inside = max(min(b.sizes.factor(a.node), 0.0), -SMALLEST)
