@@ -9,15 +9,18 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 Rows = list[Any]
-Block = Callable[[Rows, Rows | None, tuple[int, int]], list[Any]]
-"""(rows of x1, rows of x2 or None for a tile on the diagonal, how many of each are real)
--> arrays (t1, t2, ...)."""
+Started = Callable[[], list[Any]]
+"""What waits for a block that has been started -> arrays (t1, t2, ...)."""
+Block = Callable[[Rows, Rows | None, tuple[int, int]], Started]
+"""(rows of x1, rows of x2 or None for a tile on the diagonal, how many of each are real)."""
 
 PATIENCE = 1.0
 """Seconds after which a progress bar appears."""
@@ -52,76 +55,119 @@ def rounded(count: int) -> int:
     return -(-count // step) * step
 
 
+def balanced(count: int, size: int) -> int:
+    """The size, at most ``size``, of as many tiles that ``count`` rows fill best."""
+    tiles = -(-count // size)
+    return min(rounded(-(-count // tiles)), size)
+
+
 def whole(block: Block, x1: Rows, x2: Rows | None, *, filled: bool) -> list[Any]:
     """Evaluate ``block`` on all pairs of rows at once; ``filled`` up to a rounded size, and cut."""
     n1, n2 = x1[0].shape[0], (x1 if x2 is None else x2)[0].shape[0]
-    if not filled:
-        return block(x1, x2, (n1, n2))
+    if not filled or (rounded(n1), rounded(n2)) == (n1, n2):
+        return block(x1, x2, (n1, n2))()
     right = None if x2 is None else filled_up(x2)
-    return [r[:n1, :n2] for r in block(filled_up(x1), right, (n1, n2))]
+    return _cut(block(filled_up(x1), right, (n1, n2))(), n1, n2)
 
 
 def filled_up(x: Rows) -> Rows:
     """Rows repeated to a rounded size."""
-    return [_fill(a, rounded(a.shape[0])) for a in x]
+    return _fill(x, rounded(x[0].shape[0]))
 
 
-def tiled(block: Block, x1: Rows, x2: Rows | None, size: int, *, name: str = "kernel") -> list[Any]:
+def tiled(
+    block: Block, x1: Rows, x2: Rows | None, size: int, *, name: str = "kernel",
+    ahead: bool = False,
+) -> list[Any]:
     """Evaluate ``block`` on all pairs of rows.
 
     Parameters
     ----------
     block
-        A function of two tiles of rows. With ``x2=None`` it is called with None for tiles on the
-        diagonal, and the lower triangle is the transpose of the upper one: each result's axes
-        after the first two must come in two equal halves, one per side.
+        Starts a function of two tiles of rows. With ``x2=None`` it is called with None for tiles
+        on the diagonal, and the lower triangle is the transpose of the upper one: each result's
+        axes after the first two must come in two equal halves, one per side.
     x1, x2
         Lists of arrays with a common leading axis; ``x2=None`` means ``x1``.
     size
         Rows per tile; the last tile is filled up with repeated rows, and cut.
     name
         What the progress bar says.
+    ahead
+        Whether a tile is started before the one before it is there, which keeps the processor
+        busy, and takes the memory of two.
 
     Returns
     -------
-    Arrays of shape (n1, n2, ...), on the host.
+    Arrays of shape (n1, n2, ...).
     """
     symmetric = x2 is None
     right = x1 if x2 is None else x2
     n1, n2 = x1[0].shape[0], right[0].shape[0]
-    starts1, starts2 = range(0, n1, size), range(0, n2, size)
-    pairs = [(i, j) for i in starts1 for j in starts2 if not symmetric or j >= i]
-    out: list[np.ndarray] = []
-    for i, j in watched(pairs, name):
-        rows = _rows(x1, i, size)
-        on_diagonal = symmetric and i == j
-        a, b = min(size, n1 - i), min(size, n2 - j)
-        results = block(rows, None if on_diagonal else _rows(right, j, size), (a, b))
+    rows1 = _split(x1, size)
+    rows2 = rows1 if symmetric else _split(right, size)
+    pairs = [(i, j) for i in rows1 for j in rows2 if not symmetric or j >= i]
+    out: list[Any] = []
+    waiting: list[tuple[Started, int, int]] = []
+
+    def settle() -> None:
+        nonlocal out
+        started, i, j = waiting.pop(0)
+        results = started()
         if not out:
-            out = [np.empty((n1, n2, *r.shape[2:]), r.dtype) for r in results]
-        for target, r in zip(out, results):
-            part = np.asarray(r)[:a, :b]
-            target[i : i + a, j : j + b] = part
-            if symmetric and not on_diagonal:
-                target[j : j + b, i : i + a] = _transposed(part)
-    return [jax.numpy.asarray(t) for t in out]
+            out = [jnp.zeros((n1, n2, *r.shape[2:]), r.dtype) for r in results]
+        rows, columns = min(size, n1 - i), min(size, n2 - j)
+        parts = results if rows == columns == size else _cut(results, rows, columns)
+        first, second = np.int32(i), np.int32(j)
+        out = _put(out, parts, first, second)
+        if symmetric and i != j:
+            out = _put(out, _transposed(parts), second, first)
+
+    for i, j in watched(pairs, name):
+        columns = None if symmetric and i == j else rows2[j]
+        real = (min(size, n1 - i), min(size, n2 - j))
+        waiting.append((block(rows1[i], columns, real), i, j))
+        if len(waiting) > ahead:
+            settle()
+    while waiting:
+        settle()
+    return out
 
 
-def _rows(x: Rows, start: int, size: int) -> Rows:
-    return [_fill(a[start : start + size], size) for a in x]
+def _split(x: Rows, size: int) -> dict[int, Rows]:
+    """Tiles of rows by where they start."""
+    starts = range(0, x[0].shape[0], size)
+    return {i: _fill([a[i : i + size] for a in x], size) for i in starts}
 
 
-def _fill(a: Any, size: int) -> Any:
-    missing = size - a.shape[0]
-    if missing == 0:
-        return a
-    return jax.numpy.concatenate([a, jax.numpy.repeat(a[-1:], missing, axis=0)])
+@partial(jax.jit, static_argnums=1)
+def _fill(x: Rows, size: int) -> Rows:
+    missing = size - x[0].shape[0]
+    return [jnp.concatenate([a, jnp.repeat(a[-1:], missing, axis=0)]) if missing else a for a in x]
 
 
-def _transposed(part: np.ndarray) -> np.ndarray:
-    half = (part.ndim - 2) // 2
-    first, second = range(2, 2 + half), range(2 + half, 2 + 2 * half)
-    return np.transpose(part, (1, 0, *second, *first))
+@partial(jax.jit, static_argnums=(1, 2))
+def _cut(blocks: list[Any], n1: int, n2: int) -> list[Any]:
+    return [block[:n1, :n2] for block in blocks]
+
+
+@partial(jax.jit, donate_argnums=0)
+def _put(out: list[Any], parts: list[Any], i: Any, j: Any) -> list[Any]:
+    """Write parts where they belong, in place."""
+    update = jax.lax.dynamic_update_slice
+    return [update(o, p, (i, j, *(0 for _ in p.shape[2:]))) for o, p in zip(out, parts)]
+
+
+@jax.jit
+def _transposed(parts: list[Any]) -> list[Any]:
+    """The mirror images; a program of its own, as within an update it would go entry by entry."""
+
+    def one(part: Any) -> Any:
+        half = (part.ndim - 2) // 2
+        first, second = range(2, 2 + half), range(2 + half, 2 + 2 * half)
+        return jnp.transpose(part, (1, 0, *second, *first))
+
+    return [one(part) for part in parts]
 
 
 def watched(items: Sequence[Any], name: str) -> Iterator[Any]:

@@ -79,7 +79,8 @@ def _height_and_angle(q1, q2, c, d):
     g = optimization_barrier(jnp.where(c > 0, gap, both) * (over(s1) * over(s2)))
     angle = arccos_of_one_minus(g)
     theta = jnp.where(c > 0, angle, pi - angle)
-    theta = jnp.where(product > 0, theta, pi / 2)
+    # Computed once, for the moment of the function and that of its slope.
+    theta = optimization_barrier(jnp.where(product > 0, theta, pi / 2))
     return product * jnp.sqrt(g * jnp.maximum(2 - g, 0)), theta.astype(product.dtype)
 
 

@@ -22,7 +22,7 @@ from widelimit.limit import unsettled
 from widelimit.limit.activations import Activations
 from widelimit.limit.differences import has_close_pairs
 from widelimit.limit.evaluate import Evaluation, Sampling, Side, deep
-from widelimit.tiles import filled_up, tile_size, tiled, whole
+from widelimit.tiles import Started, balanced, filled_up, tile_size, tiled, whole
 from widelimit.trace import Graph
 
 TILE = 1024
@@ -110,22 +110,34 @@ class Program:
             return self._poisoned(out, lost)
         staged = self._staged(kinds)
 
-        def block(a: list[Any], b: list[Any] | None, real: tuple[int, int]) -> list[Any]:
-            for careful in (False, True):
-                run = lambda s, a, b, real, c=careful: self._pairs(s, a, b, real, kinds, careful=c)
-                run = run if staged else self._once((kinds, careful), run)
-                out, close, lost = run(stds, a, b, real)
+        def block(a: list[Any], b: list[Any] | None, real: tuple[int, int]) -> Started:
+            def run(*, careful: bool) -> tuple[Blocks, Any, Any]:
+                one = lambda s, a, b, real: self._pairs(s, a, b, real, kinds, careful=careful)
+                one = one if staged else self._once((kinds, careful), one)
+                return one(stds, a, b, real)
+
+            quick = run(careful=False)
+
+            def finish() -> list[Any]:
+                out, close, lost = quick
                 self._refuse(lost, kinds)
-                if careful or not bool(close) or not self._activations.kinked():
-                    break
-            return [x for one in out for x in one]
+                if bool(close) and self._activations.kinked():
+                    out, _, lost = run(careful=True)
+                    self._refuse(lost, kinds)
+                return [x for one in out for x in one]
+
+            return finish
 
         count = max(x1[0].shape[0], (x2 or x1)[0].shape[0])
-        size = tile_size(TILE, self._bytes_per_pair(x1, kinds, staged=staged), MEMORY)
+        need = self._bytes_per_pair(x1, kinds, staged=staged)
+        size = tile_size(TILE, need, MEMORY)
         if count <= size:
             flat = whole(block, x1, x2, filled=self._fills)
         else:
-            flat = tiled(block, x1, x2, size, name=" and ".join(kinds).upper())
+            size = balanced(count, size)
+            ahead = not staged and 2 * size**2 * need <= MEMORY
+            name = " and ".join(kinds).upper()
+            flat = tiled(block, x1, x2, size, name=name, ahead=ahead)
         per = len(self.graph.outputs)
         return [flat[i : i + per] for i in range(0, len(flat), per)]
 
