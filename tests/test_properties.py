@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from oracle.numeric import run
 from widelimit.graph.index import disjoint, full_index, rows_agree, same
-from widelimit.tiles import tile_size, tiled
+from widelimit.tiles import balanced, tile_size, tiled
 
 quiet = settings(max_examples=40, deadline=None)
 
@@ -46,8 +46,11 @@ def test_relations_of_index_arrays_are_those_of_sets(a, b):
 
 
 @quiet
-@given(st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 2, 4, 8]), st.integers(0, 2**32))
-def test_tiles_cover_every_pair_once(n1, n2, size, seed):
+@given(
+    st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 2, 4, 8]), st.booleans(),
+    st.integers(0, 2**32),
+)
+def test_tiles_cover_every_pair_once(n1, n2, size, ahead, seed):
     rng = np.random.default_rng(seed)
     x, y = jnp.asarray(rng.normal(size=(n1, 2))), jnp.asarray(rng.normal(size=(n2, 2)))
 
@@ -56,12 +59,19 @@ def test_tiles_cover_every_pair_once(n1, n2, size, seed):
         assert max(real) <= size
         other = a[0] if b is None else b[0]
         # Positions make the two halves of the trailing axes distinguishable.
-        return [jnp.einsum("ni,mj->nmij", a[0], other)]
+        return lambda: [jnp.einsum("ni,mj->nmij", a[0], other)]
 
-    (whole,) = tiled(block, [x], [y], size)
+    (whole,) = tiled(block, [x], [y], size, ahead=ahead)
     np.testing.assert_array_equal(whole, jnp.einsum("ni,mj->nmij", x, y))
-    (symmetric,) = tiled(block, [x], None, size)
+    (symmetric,) = tiled(block, [x], None, size, ahead=ahead)
     np.testing.assert_array_equal(symmetric, jnp.einsum("ni,mj->nmij", x, x))
+
+
+@given(st.integers(1, 10**5), st.sampled_from([1, 16, 1024]))
+def test_balanced_tiles_are_as_few(count, size):
+    found = balanced(count, size)
+    assert found <= size
+    assert -(-count // found) == -(-count // size)
 
 
 @quiet

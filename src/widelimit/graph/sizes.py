@@ -26,13 +26,15 @@ class Size:
     """Logarithms of the size of what is kept and of what was dropped.
 
     ``width`` is the number of channels of the mean whose fluctuation was dropped. ``cancels`` says
-    that what is kept may be smaller, as terms that share random numbers were added.
+    that what is kept may be smaller, as terms that share random numbers were added; ``unknown``
+    that it may be larger, as a mean that may be zero or not was counted as nothing.
     """
 
     kept: float = 0.0
     dropped: float = NOTHING
     width: int = 0
     cancels: bool = False
+    unknown: bool = False
 
     def times(self, other: Size) -> Size:
         """The size of a product."""
@@ -40,7 +42,16 @@ class Size:
             self.dropped + other.kept, self.kept + other.dropped, self.dropped + other.dropped
         )
         width, cancels = max(self.width, other.width), self.cancels or other.cancels
-        return Size(self.kept + other.kept, dropped, width, cancels)
+        unknown = self.unknown or other.unknown
+        return Size(self.kept + other.kept, dropped, width, cancels, unknown)
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """What is kept of a mean if that of none of its summands is zero."""
+
+    kept: float
+    summands: tuple[n.Node, ...]
 
 
 class Sizes:
@@ -49,10 +60,28 @@ class Sizes:
     def __init__(self, stds: tuple[float | None, ...] = ()) -> None:
         self._stds = stds
         self._known: dict[n.Node, Size] = {}
+        self._noted: dict[n.Value, Size] = {}
+        self.doubts: dict[n.Value, Doubt] = {}
+
+    def settled(self, zero: set[n.Node]) -> Sizes:
+        """The same, where it is known of which fields the mean is zero."""
+        other = Sizes(self._stds)
+        for value, size in self._noted.items():
+            doubt = self.doubts.get(value)
+            if doubt is None or zero.intersection(doubt.summands):
+                other.note(value, replace(size, unknown=False))
+            else:
+                other.note(value, replace(size, kept=doubt.kept, unknown=False))
+        return other
+
+    def doubt(self, value: n.Value, size: Size, doubt: Doubt) -> None:
+        """Remember the size of a value that may be zero: nothing is kept until it is known."""
+        self.note(value, replace(size, kept=NOTHING, unknown=True))
+        self.doubts[value] = doubt
 
     def note(self, value: n.Value, size: Size) -> None:
         """Remember the size of a value that came from a sum over width."""
-        self._known[value] = size
+        self._known[value] = self._noted[value] = size
 
     def of(self, node: n.Node) -> Size:
         """The size of a node."""
@@ -115,7 +144,8 @@ class Sizes:
             case n.Apply() | n.Mixed():
                 s = _sum([self.of(p.node) for p in n.pointwise_parts(node)])
                 # A function may be bounded; what was dropped stays small beside its argument.
-                return Size(min(s.kept, 0.0), s.dropped - max(s.kept, 0.0), s.width, s.cancels)
+                dropped = s.dropped - max(s.kept, 0.0)
+                return replace(s, kept=min(s.kept, 0.0), dropped=dropped)
             case n.Map(operand=operand, acted=acted, selects=False):
                 # At most as many terms as there are positions, all of one sign.
                 terms = math.prod(operand.shape[k] for k in acted)
@@ -149,7 +179,7 @@ def _unusual(size: float) -> float:
 def _sum(sizes: list[Size]) -> Size:
     return Size(
         max(s.kept for s in sizes), max(s.dropped for s in sizes), max(s.width for s in sizes),
-        any(s.cancels for s in sizes),
+        any(s.cancels for s in sizes), any(s.unknown for s in sizes),
     )
 
 

@@ -1,7 +1,8 @@
 """Fields whose terms may cancel, and leave only what the law of large numbers dropped.
 
-The reader bounds sizes from above, and cannot see ``W h - W (h - mean(h))`` cancel. Such fields are
-rare; the second moments of sums are computed at a few inputs, and compared with those of the terms.
+The reader bounds sizes from above, and cannot see ``W h - W (h - mean(h))`` cancel, nor whether a
+mean over width is zero. Such fields are rare; the second moments of sums are computed at a few
+inputs, and compared with those of the terms, and such means are computed.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from widelimit.trace import Graph
 from widelimit.trace.averages import is_scaled_up, scaled_up
 
 _EXAMPLES = 3
+_SMALL = 0.1
+"""A mean that is less than this part of its summand's size does not count as of order one."""
 _LARGEST = 256
 """Entries up to which the matrix of a linear map is written out."""
 
@@ -42,12 +45,14 @@ def check_suspects(graph: Graph, example: Any, trainable: tuple[bool, ...]) -> N
         return
     nodes = reachable([x.node for x in graph.suspects])
     with _concretely(), deep(len(graph.nodes)):
-        own = _cancellations(graph, nodes, _inputs(example), trainable)
+        own, zero = _cancellations(graph, nodes, _inputs(example), trainable)
     lost: dict[n.Node, float] = {}
     for node in nodes:
         below = max((lost[c] for c in children(node)), default=0.0)
         lost[node] = below + own.get(node, 0.0)
-    for node, size, where in graph.suspects:
+    sizes = graph.sizes.settled(zero)
+    for node, where in graph.suspects:
+        size = sizes.of(node)
         if is_scaled_up(size, size.kept - lost[node]):
             raise scaled_up(size.width, where)
 
@@ -60,15 +65,20 @@ def _concretely() -> AbstractContextManager[None]:
 
 def _cancellations(
     graph: Graph, nodes: list[n.Node], inputs: list[jax.Array], trainable: tuple[bool, ...]
-) -> dict[n.Node, float]:
-    """The logarithm of how much smaller each sum is than its own terms allow."""
+) -> tuple[dict[n.Node, float], set[n.Node]]:
+    """The logarithm of how much smaller each sum is than its own terms allow.
+
+    And the fields whose mean is zero, or too small to tell, of those where it matters.
+    """
     activations = Activations()
     stds = [1.0 if leaf.std is None else leaf.std for leaf in graph.leaves]
     sums = [x for x in nodes if isinstance(x, n.Sum) or (isinstance(x, n.Map) and not x.selects)]
+    doubts = [graph.sizes.doubts[x] for x in nodes if x in graph.sizes.doubts]
+    summed = list(dict.fromkeys(x for d in doubts for x in d.summands))
     unknown: list[n.Node] = []
     drawn = entangled(nodes)
 
-    def run(leaves: list[Any]) -> list[tuple[Any, Any]]:
+    def run(leaves: list[Any]) -> tuple[list[tuple[Any, Any]], list[Any]]:
         side = Side(leaves, _EXAMPLES)
         ev = Evaluation(
             (side, side), stds, trainable, float_dtype(leaves), activations, with_tangent=False,
@@ -82,14 +92,22 @@ def _cancellations(
             except WideLimitError:
                 unknown.append(node)
                 found.append((1.0, 0.0))
-        return found
+        means = []
+        for node in summed:
+            try:
+                part = _mean_square(ev.mean(node, 0)) / _mean_square(_size(ev, node))
+                means.append(jnp.sqrt(part))
+            except WideLimitError:
+                means.append(0.0)
+        return found, means
 
     # As one program, unless a series would be compiled anew for every layer.
-    staged = activations.series(sums, derivative=False)
-    pairs = run(inputs) if staged else jax.jit(run)(inputs)
+    staged = activations.series([*sums, *summed], derivative=False)
+    pairs, means = run(inputs) if staged else jax.jit(run)(inputs)
+    zero = {node for node, mean in zip(summed, means) if not float(mean) > _SMALL}
     own = {node: _lost(float(a), float(b)) for node, (a, b) in zip(sums, pairs)}
     # What cannot be computed cannot be cleared.
-    return {**own, **dict.fromkeys(unknown, math.inf)}
+    return {**own, **dict.fromkeys(unknown, math.inf)}, zero
 
 
 def _lost(bound: float, square: float) -> float:

@@ -14,7 +14,7 @@ from typing import Any
 from widelimit.errors import AmbiguousScaleError, Where
 from widelimit.graph import nodes as n
 from widelimit.graph.build import Builder
-from widelimit.graph.sizes import NOTHING, Size
+from widelimit.graph.sizes import NOTHING, Doubt, Size
 
 SETTLED = 0.3
 """A value that grows slower than width to this power is taken to have converged."""
@@ -47,11 +47,14 @@ class Average:
     size
         The logarithm of the value's size, apart from its growth with the width.
     cancels
-        The value may be zero in the limit: it is a difference of such values.
+        The value may be zero in the limit: it is a difference of such values, or what was summed
+        takes both signs.
     spread
         The logarithm of what powers have made of the relative fluctuation.
     overlap
         The sum as a random field, as the program shows it: what the value is at 1/sqrt(width).
+    summands
+        What was summed, where the value is zero only if the mean of one of these is.
     """
 
     width: int
@@ -62,6 +65,7 @@ class Average:
     cancels: bool = False
     spread: float = 0.0
     overlap: Any = None
+    summands: tuple[n.Node, ...] = ()
 
     @property
     def random(self) -> bool:
@@ -179,8 +183,15 @@ def _product(operands: list[Seen]) -> Average | None:
             left.average.vanishing or right.average.vanishing,
             left.average.size + right.average.size,
             left.average.cancels or right.average.cancels,
+            summands=_both(left.average, right.average),
         )
     return left.average if right.constant is None else left.average.times(right.constant)
+
+
+def _both(left: Average, right: Average) -> tuple[n.Node, ...]:
+    """The summands of a product, unless one factor may be zero for another reason."""
+    known = all(r.summands or not r.cancels for r in (left, right))
+    return left.summands + right.summands if known else ()
 
 
 def _quotient(operands: list[Seen], where: Where | None) -> Average | None:
@@ -197,7 +208,7 @@ def _quotient(operands: list[Seen], where: Where | None) -> Average | None:
     return Average(
         max(below.width, top.average.width), top.average.exponent - drop,
         top.average.relative and below.relative, top.average.vanishing,
-        top.average.size - below.size, top.average.cancels,
+        top.average.size - below.size, top.average.cancels, summands=top.average.summands,
     )
 
 
@@ -233,17 +244,18 @@ def follow(b: Builder, node: n.Node, average: Average | None) -> None:
             log = math.log(max(average.width, 2))
             gone = average.vanishing or average.cancels
             whole = average.exponent * log + max(average.size, -SMALLEST)
-            b.sizes.note(
-                node,
-                Size(
-                    NOTHING if gone else whole, whole - log / 2 + average.spread, average.width
-                ),
-            )
+            kept, dropped = NOTHING if gone else whole, whole - log / 2 + average.spread
+            size = Size(kept, dropped, average.width)
+            if average.cancels and average.summands and not average.vanishing:
+                b.sizes.doubt(node, size, Doubt(whole, average.summands))
+            else:
+                b.sizes.note(node, size)
         return
     size = b.sizes.of(node)
-    if is_scaled_up(size, size.kept):
+    certain = is_scaled_up(size, size.kept)
+    if certain and not size.unknown:
         raise scaled_up(size.width, b.where)
-    if size.cancels and is_scaled_up(size, NOTHING):
+    if certain or (size.cancels and is_scaled_up(size, NOTHING)):
         assert isinstance(node, n.Field)
         b.suspects.append((node, b.where))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ from widelimit.errors import UnsupportedPrimitiveError, Where
 from widelimit.graph import nodes as n
 from widelimit.graph.build import Builder
 from widelimit.graph.show import table
-from widelimit.graph.sizes import Size
+from widelimit.graph.sizes import Sizes
 from widelimit.trace.arrays import (
     Array,
     Operand,
@@ -48,10 +48,9 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 
 
 class Suspect(NamedTuple):
-    """A field, its size as estimated, and where it was made."""
+    """A field, and where it was made."""
 
     node: n.Field
-    size: Size
     where: Where | None
 
 
@@ -59,8 +58,8 @@ class Suspect(NamedTuple):
 class Graph:
     """A network as data: its outputs, in the program's arrangement, and all nodes made.
 
-    ``suspects`` are fields whose terms may cancel and leave only what was dropped; they are right
-    if their second moment says that they are not.
+    ``suspects`` are fields whose terms may cancel, or whose means may be zero, and leave only what
+    was dropped; they are right if moments say that they are not. ``sizes`` are the estimates.
     """
 
     outputs: tuple[Array, ...]
@@ -68,6 +67,7 @@ class Graph:
     leaves: tuple[Leaf, ...]
     structure: Any
     suspects: tuple[Suspect, ...] = ()
+    sizes: Sizes = field(default_factory=Sizes, compare=False)
 
     def __repr__(self) -> str:
         return f"Graph({len(self.nodes)} nodes, {len(self.leaves)} parameters)"
@@ -366,9 +366,10 @@ def read(
     for a in arrays_out:
         if a.average is not None and not a.average.settled:
             raise refuse("the output", a.average, None)
-    sizes = reader.b.sizes
-    suspects = tuple(Suspect(x, sizes.of(x), where) for x, where in reader.b.suspects)
-    return Graph(arrays_out, tuple(reader.b.nodes), leaves, shape[-1], suspects)
+    suspects = tuple(Suspect(x, where) for x, where in reader.b.suspects)
+    return Graph(
+        arrays_out, tuple(reader.b.nodes), leaves, shape[-1], suspects, reader.b.sizes
+    )
 
 
 def _index(shape: tuple[int, ...]) -> np.ndarray:

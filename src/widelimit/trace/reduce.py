@@ -90,7 +90,10 @@ def _over_width(b: Builder, a: Array, axes: tuple[int, ...]) -> Array:
     vanishing = n.zero_mean(a.node)
     positive = nonnegative(a.node)
     # The mean of anything else may be zero, as that of an odd function is.
-    record = Average(width, 1.0, positive, vanishing, size, cancels=not positive)
+    summands = () if positive else (a.node,)
+    record = Average(
+        width, 1.0, positive, vanishing, size, cancels=not positive, summands=summands
+    )
     if vanishing:
         # Of a sum that may stay random, small constants inside count as those outside do.
         inside = max(min(b.sizes.factor(a.node), 0.0), -SMALLEST)
