@@ -155,7 +155,7 @@ def _cut(blocks: list[Any], n1: int, n2: int) -> list[Any]:
 def _put(out: list[Any], parts: list[Any], i: Any, j: Any) -> list[Any]:
     """Write parts where they belong, in place."""
     update = jax.lax.dynamic_update_slice
-    return [update(o, p, (i, j, *(0 for _ in p.shape[2:]))) for o, p in zip(out, parts)]
+    return [update(o, p, (i, j, *(jnp.zeros_like(i) for _ in p.shape[2:]))) for o, p in zip(out, parts)]
 
 
 @jax.jit
