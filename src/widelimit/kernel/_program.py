@@ -29,6 +29,12 @@ TILE = 1024
 """Examples per tile, at most."""
 MEMORY = 2 << 30
 """Bytes that one tile's intermediate results may take."""
+CACHE = 64 << 20
+"""Bytes that they had better take, where a program holds the whole network.
+
+Larger arrays leave the caches, and come fresh from the system, for every layer; and small tiles
+leave out more of what is below the diagonal.
+"""
 
 _ALIVE = 8
 """Moments of the largest size that a compiled program holds at once, roughly."""
@@ -130,7 +136,7 @@ class Program:
 
         count = max(x1[0].shape[0], (x2 or x1)[0].shape[0])
         need = self._bytes_per_pair(x1, kinds, staged=staged)
-        size = tile_size(TILE, need, MEMORY)
+        size = self._tile(need, staged=staged)
         if count <= size:
             flat = whole(block, x1, x2, filled=self._fills)
         else:
@@ -161,8 +167,9 @@ class Program:
         nodes = {
             key: (tied, -(-entries // _PAIRS) * size) for key, (tied, entries) in layouts.items()
         }
-        pair = self._bytes_per_pair(leaves, kinds, staged=self._staged(kinds))
-        return Costs(nodes, pair, tile_size(TILE, pair, MEMORY))
+        staged = self._staged(kinds)
+        pair = self._bytes_per_pair(leaves, kinds, staged=staged)
+        return Costs(nodes, pair, self._tile(pair, staged=staged))
 
     # ----------------------------------------------------------------- inside
 
@@ -185,6 +192,13 @@ class Program:
             nodes = [o.node for o in self.graph.outputs]
             self._series[kinds] = self._activations.series(nodes, derivative="ntk" in kinds)
         return self._series[kinds]
+
+    def _tile(self, need: int, *, staged: bool) -> int:
+        """Examples on each side of a tile, of so many bytes per pair."""
+        largest = tile_size(TILE, need, MEMORY)
+        if staged or self.sampled:
+            return largest
+        return tile_size(largest, need, max(CACHE, need))
 
     def _bytes_per_pair(self, leaves: list[Any], kinds: Kinds, *, staged: bool) -> int:
         """A bound on what one pair of examples needs while it is computed.

@@ -15,7 +15,7 @@ from widelimit.limit.evaluate import ZERO, Evaluation, Pairing, Rule, add, times
 from widelimit.limit.expectation import expect, factors_of
 from widelimit.limit.particles import drawn_moment
 from widelimit.limit.place import eye, stretch
-from widelimit.limit.sources import overlap_pair, source_pair
+from widelimit.limit.sources import gather, overlap_pair, source_pair
 from widelimit.limit.together import sampled_moment
 
 Targets = tuple[int, ...]
@@ -47,7 +47,7 @@ def moment(
         case n.Source(), n.Source():
             if not same_draw(a, b):
                 return ZERO
-            return source_pair(ev, a, ta, b, tb, rank, p, moment=moment, tangent=None)
+            return source_pair(ev, a, ta, b, tb, rank, p, gathered=gathered, tangent=None)
         case n.Overlap(), n.Overlap():
             return overlap_pair(moment, ev, a, ta, b, tb, rank, p)
         case n.Entry(), n.Entry():
@@ -56,6 +56,13 @@ def moment(
                 return jnp.full(shape, ev.variance(a.draw.leaf) * (a.scale * b.scale), ev.dtype)
             return ZERO
     return products(ev, a, ta, b, tb, rank, p)
+
+
+def gathered(
+    ev: Evaluation, a: n.Source, ta: Targets, b: n.Source, tb: Targets, rank: int, p: Pairing
+) -> Any:
+    """The second moment of two uses of one parameter, but for the scale and the variance."""
+    return gather(moment, ev, a, ta, b, tb, rank, p, known=True)
 
 
 def drawn_pair(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,36 +16,49 @@ from widelimit.limit.place import eye, place, stretch
 
 Targets = tuple[int, ...]
 
+FEW = 16
+"""Features of an input that are summed one after the other."""
+
 
 def source_pair(
     ev: Evaluation, a: n.Source, ta: Targets, b: n.Source, tb: Targets, rank: int, p: Pairing,
-    *, moment: Rule, tangent: Rule | None,
+    *, gathered: Rule, tangent: Rule | None,
 ) -> Any:
     """The second moment or the tangent kernel of two uses of one parameter.
 
     NNGP: var(W) · n · Σ M(u, v), over positions that are summed and over the taps of a
-    convolution. NTK: n · Σ M(u, v) if W is trained, plus var(W) · n · Σ T(u, v).
+    convolution. NTK: n · Σ M(u, v) if W is trained, plus var(W) · n · Σ T(u, v). Both want the
+    same Σ M(u, v), which is ``gathered``.
     """
     _check_alike(a, b)
-    labels = _Labels(a, ta, b, tb, rank)
     scale = a.scale * b.scale * a.count
     variance = ev.variance(a.draw.leaf)
-    moments = lambda: _summed(ev, moment, a, b, labels, p, known=True)
+    moments = lambda: ev.at(gathered, a, ta, b, tb, rank, p)
     if tangent is None:
         result = times(moments(), variance * scale)
     else:
-        result = times(_summed(ev, tangent, a, b, labels, p, known=False), variance * scale)
+        sums = gather(tangent, ev, a, ta, b, tb, rank, p, known=False)
+        result = times(sums, variance * scale)
         if ev.trainable[a.draw.leaf]:
             result = add(result, times(moments(), scale))
     if result is ZERO:
         return ZERO
-    result = _over_taps(result, labels, ev.batch(p))
     for x, y in zip(a.separate, b.separate):
         first, second = ta[a.kept.index(x)], tb[b.kept.index(y)]
         if first != second:
             size = a.shape[a.kept.index(x)]
             result = times(result, eye(size, first, second, rank, ev.batch(p), ev.dtype))
     return result
+
+
+def gather(
+    kind: Rule, ev: Evaluation, a: n.Source, ta: Targets, b: n.Source, tb: Targets, rank: int,
+    p: Pairing, *, known: bool,
+) -> Any:
+    """Σ of the operands' moments or tangents over positions and taps; ``known`` inputs count."""
+    labels = _Labels(a, ta, b, tb, rank)
+    total = _summed(ev, kind, a, b, labels, p, known=known)
+    return total if total is ZERO else _over_taps(total, labels, ev.batch(p))
 
 
 def overlap_pair(
@@ -145,7 +159,7 @@ def _summed(
     batch = ev.batch(p)
     for label, k in zip(labels.summed, a.summed):
         out = stretch(out, batch + label, a.operand.shape[k])
-    return jnp.sum(out, axis=tuple(batch + x for x in labels.summed))
+    return jnp.sum(barrier(out), axis=tuple(batch + x for x in labels.summed))
 
 
 def _gram(ev: Evaluation, a: n.Source, b: n.Source, labels: _Labels, p: Pairing) -> Any:
@@ -162,15 +176,42 @@ def _gram(ev: Evaluation, a: n.Source, b: n.Source, labels: _Labels, p: Pairing)
     if rank == 0 and p == "cross" and not ev.careful:
         flat_left, flat_right = (v.reshape(v.shape[0], -1) for v in (left, right))
         ev.close.append((flat_left, flat_right))
+    kept = sorted(x for x in {*labels.a, *labels.b} if x < rank)
+    terms = math.prod(a.operand.shape[labels.a.index(x)] for x in labels.summed)
+    if set(kept) <= set(labels.a) & set(labels.b) and 0 < len(kept) and terms <= FEW:
+        return _term_by_term(ev, left, labels.a, right, labels.b, kept, rank, p)
     # Letters of the contraction: 0 and 1 are examples, the labels follow.
     examples = (0, 1) if p == "cross" else (0, 0)
-    kept = sorted(x for x in {*labels.a, *labels.b} if x < rank)
+    # The right operand first: einsum takes the last one as the rows of its matrix product.
     result = jnp.einsum(
-        left, [examples[0], *(x + 2 for x in labels.a)],
         right, [examples[1], *(x + 2 for x in labels.b)],
+        left, [examples[0], *(x + 2 for x in labels.a)],
         [*dict.fromkeys(examples), *(x + 2 for x in kept)],
     )
-    return place(result, ev.batch(p), kept, rank)
+    # Kept apart, or its transposition is carried out anew for every use.
+    return place(barrier(result) if rank else result, ev.batch(p), kept, rank)
+
+
+def _term_by_term(
+    ev: Evaluation, left: Any, a: Targets, right: Any, b: Targets, kept: list[int], rank: int,
+    p: Pairing,
+) -> Any:
+    """Σ over a few features of inputs at the same positions.
+
+    As a matrix product for each position it would come out with the positions in front.
+    """
+
+    def features(array: Any, labels: Targets) -> Any:
+        summed = [k for k, x in enumerate(labels) if x not in kept]
+        order = [*(labels.index(x) for x in kept), *sorted(summed, key=lambda k: labels[k])]
+        array = jnp.transpose(array, (0, *(1 + k for k in order)))
+        return array.reshape(*array.shape[: 1 + len(kept)], -1)
+
+    left, right = features(left, a), features(right, b)
+    if p == "cross":
+        left, right = left[:, None], right[None]
+    total = sum(left[..., k] * right[..., k] for k in range(left.shape[-1]))
+    return place(barrier(total), ev.batch(p), kept, rank)
 
 
 def _same_row(

@@ -15,6 +15,7 @@ from widelimit.limit.moments import (
     bilinear,
     coefficients,
     drawn_pair,
+    gathered,
     moment,
     relabel,
     same_draw,
@@ -48,7 +49,7 @@ def tangent(
         case n.Source(), n.Source():
             if not same_draw(a, b):
                 return ZERO
-            return source_pair(ev, a, ta, b, tb, rank, p, moment=moment, tangent=tangent)
+            return source_pair(ev, a, ta, b, tb, rank, p, gathered=gathered, tangent=tangent)
         case n.Overlap(), n.Overlap():
             return overlap_pair(tangent, ev, a, ta, b, tb, rank, p)
         case n.Entry(), n.Entry():
