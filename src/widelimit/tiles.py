@@ -154,8 +154,8 @@ def _cut(blocks: list[Any], n1: int, n2: int) -> list[Any]:
 @partial(jax.jit, donate_argnums=0)
 def _put(out: list[Any], parts: list[Any], i: Any, j: Any) -> list[Any]:
     """Write parts where they belong, in place."""
-    update = jax.lax.dynamic_update_slice
-    return [update(o, p, (i, j, *(jnp.zeros_like(i) for _ in p.shape[2:]))) for o, p in zip(out, parts)]
+    start = lambda part: (i, j, *(jnp.zeros_like(i) for _ in part.shape[2:]))
+    return [jax.lax.dynamic_update_slice(o, p, start(p)) for o, p in zip(out, parts)]
 
 
 @jax.jit

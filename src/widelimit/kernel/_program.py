@@ -171,6 +171,16 @@ class Program:
         pair = self._bytes_per_pair(leaves, kinds, staged=staged)
         return Costs(nodes, pair, self._tile(pair, staged=staged))
 
+    def operations(self, stds: Any, x1: list[Any], x2: list[Any], kinds: Kinds) -> dict[str, float]:
+        """What the compiler counts in one tile: ``flops``, and ``bytes accessed``.
+
+        Nothing is evaluated. Of a network that is run step by step there is no such program.
+        """
+        run = lambda s, a, b, real: self._pairs(s, a, b, real, kinds, careful=False)
+        sizes = x1[0].shape[0], x2[0].shape[0]
+        found = jax.jit(run).lower(stds, x1, x2, sizes).compile().cost_analysis()
+        return {key: float(found[key]) for key in ("flops", "bytes accessed")}
+
     # ----------------------------------------------------------------- inside
 
     @property

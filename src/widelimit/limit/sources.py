@@ -178,7 +178,7 @@ def _gram(ev: Evaluation, a: n.Source, b: n.Source, labels: _Labels, p: Pairing)
         ev.close.append((flat_left, flat_right))
     kept = sorted(x for x in {*labels.a, *labels.b} if x < rank)
     terms = math.prod(a.operand.shape[labels.a.index(x)] for x in labels.summed)
-    if set(kept) <= set(labels.a) & set(labels.b) and 0 < len(kept) and terms <= FEW:
+    if set(kept) <= set(labels.a) & set(labels.b) and kept and terms <= FEW:
         return _term_by_term(ev, left, labels.a, right, labels.b, kept, rank, p)
     # Letters of the contraction: 0 and 1 are examples, the labels follow.
     examples = (0, 1) if p == "cross" else (0, 0)
