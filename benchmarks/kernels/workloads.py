@@ -67,8 +67,8 @@ GRAPH = (spatial.Dense(), RELU, spatial.Aggregate(), spatial.Dense(), RELU, spat
 
 SPATIAL = {
     "CNN, 5 layers, flattened, 32 × 32": Workload(
-        (*(C3, RELU) * 5, *spatial.TOP), (50,), shape=(32, 32, 3)),
-    "Myrtle-5, pooled, 32 × 32": Workload(MYRTLE, (2,), square=True, shape=(32, 32, 3)),
+        (*(C3, RELU) * 5, *spatial.TOP), (100,), square=True, shape=(32, 32, 3)),
+    "Myrtle-5, pooled, 32 × 32": Workload(MYRTLE, (6,), square=True, shape=(32, 32, 3)),
     "ResNet, 4 blocks, pooled, 12 × 12": Workload(
         (C3, *(spatial.block(),) * 4, *spatial.POOLED), (4,), shape=(12, 12, 3)),
     "attention 1/d, pooled, 64 tokens": Workload(ATTENTION, (12,), shape=(64, 16)),

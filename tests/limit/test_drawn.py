@@ -322,6 +322,13 @@ def composed(p, x):
     return dense(p[3], jnp.logaddexp(u, b) + jnp.tanh(jax.lax.stop_gradient(u) * b + u))
 
 
+def guarded(p, x):
+    """Values that are not chosen need not be finite: `hypot` has one that is infinite."""
+    u = erf(A(p, x)) + B(p, x)
+    chosen = jnp.where(u > 0, u, jnp.where(u > -1e3, jnp.tanh(u), -jnp.inf))
+    return dense(p[3], jnp.hypot(u, 1.0) + chosen)
+
+
 def pooled(p, xs):
     """A drawn field beside the mean over positions of others."""
     g = jax.vmap(lambda x: jnp.tanh(erf(A(p, x)) + B(p, x)))(xs)
@@ -331,6 +338,7 @@ def pooled(p, xs):
 OTHERS = {
     "decided": (decided, PLAIN, (4,)),
     "composed": (composed, PLAIN, (4,)),
+    "guarded": (guarded, PLAIN, (4,)),
     "pooled": (pooled, PLAIN, (3, 4)),
     "dependent": (dependent, [struct(N, 4), struct(N, N), struct(OUT, N)], (4,)),
     "highway": (highway, [struct(N, 4)] + [struct(N, N)] * 4 + [struct(OUT, N)], (4,)),
@@ -347,6 +355,15 @@ def test_plain_networks_agree_with_sampled_ones(name, rng):
 
 
 # ------------------------------------------------------------------------- what is refused
+
+
+def test_integrals_that_are_not_finite_are_no_results(rng, monkeypatch):
+    """Where the look along random lines misses a pole, the integral itself does not."""
+    monkeypatch.setattr("widelimit.limit.activations.bounded_on_lines", lambda *_, **__: True)
+    f = lambda p, x: dense(p[3], jnp.log(erf(A(p, x)) + B(p, x)))
+    with pytest.raises(wl.NotGaussianError, match="not finite"):
+        wl.kernel(f, PLAIN).nngp(rng.normal(size=(2, 4)))
+
 
 POLES = {
     "quotient": lambda a, b: jnp.tanh(a) / b,

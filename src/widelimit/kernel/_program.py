@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from widelimit.batches import float_dtype
+from widelimit.errors import NotGaussianError
 from widelimit.graph import nodes as n
 from widelimit.graph.entangled import entangled
 from widelimit.graph.show import Layouts
@@ -130,7 +131,10 @@ class Program:
                 if bool(close) and self._activations.kinked():
                     out, _, lost = run(careful=True)
                     self._refuse(lost, kinds)
-                return [x for one in out for x in one]
+                flat = [x for one in out for x in one]
+                if self.sampled and not all(bool(jnp.all(jnp.isfinite(x))) for x in flat):
+                    raise _not_finite()
+                return flat
 
             return finish
 
@@ -178,7 +182,7 @@ class Program:
         """
         run = lambda s, a, b, real: self._pairs(s, a, b, real, kinds, careful=False)
         sizes = x1[0].shape[0], x2[0].shape[0]
-        found = jax.jit(run).lower(stds, x1, x2, sizes).compile().cost_analysis()
+        found = jax.jit(run).lower(stds, x1, x2, sizes).compile().cost_analysis() or {}
         return {key: float(found[key]) for key in ("flops", "bytes accessed")}
 
     # ----------------------------------------------------------------- inside
@@ -285,6 +289,17 @@ class Program:
         if not self._watched:
             return out
         return [[jnp.where(jnp.any(lost), jnp.nan, block) for block in one] for one in out]
+
+
+def _not_finite() -> NotGaussianError:
+    return NotGaussianError(
+        "an integral that is taken by sampling is not finite",
+        why="some function in the network is infinite or undefined at a value that its random "
+        "argument takes, or its square has no mean.",
+        remedy="keep it finite where it is not used too (as in where(x > 0, log(max(x, tiny)), "
+        "0)), or sample finite networks instead.",
+        where=None,
+    )
 
 
 def _traced(*trees: Any) -> bool:

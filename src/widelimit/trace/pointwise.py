@@ -280,6 +280,10 @@ def _select(b: Builder, arrays: list[Array], dtype: Any) -> Array | None:
     masked = which.known and len(fields) == 1 and all(_is_zero(c) for c in cases if c.known)
     if not masked and read_together(b, align(b, arrays).parts) is not None:
         return None
+    drawn = [a.node for a in arrays if not a.known]
+    if any(isinstance(x, n.Mixed) for x in drawn) and all(x.drawable for x in drawn):  # type: ignore[union-attr]
+        # As a sum of products, what is not chosen would have to be finite.
+        return nonlinear(b, "select_n", _chosen, arrays)
     total: Array | None = None
     for k, case in enumerate(cases):
         if masked and case.known:
@@ -297,6 +301,13 @@ def _select(b: Builder, arrays: list[Array], dtype: Any) -> Array | None:
             term = _mul(b, [nonlinear(b, "select_n", is_k, [which]), case], dtype)
         total = term if total is None else _add(b, [total, term], dtype)
     return total
+
+
+def _chosen(which: Any, *cases: Any) -> Any:
+    out = cases[0]
+    for k, case in enumerate(cases):
+        out = jnp.where(jnp.asarray(which).astype(int) == k, case, out)
+    return out
 
 
 def _is_zero(a: Array) -> bool:
