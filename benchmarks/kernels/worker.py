@@ -5,6 +5,7 @@ call took), ``memory`` (the peak in MB) and ``save`` (write the two kernels of t
 """
 
 import json
+import math
 import os
 import resource
 import sys
@@ -81,11 +82,13 @@ def main():
     os.dup2(2, 1)  # what the libraries print must not be mistaken for an answer
 
     workload = {**workloads.WORKLOADS, **workloads.SPATIAL}[spec["workload"]]
-    shape = workload.shape
+    shape = tuple(spec.get("shape", workload.shape))
     jax.config.update("jax_enable_x64", spec["dtype"] == "float64")
     x1, x2 = (jnp.asarray(x, spec["dtype"]) for x in workloads.inputs(spec["n"], shape))
     arguments = (x1,) if spec["square"] else (x1, x2)
     layers = workload.layers
+    if "depth" in spec:
+        layers = networks.mlp(networks.RELU, spec["depth"], math.sqrt(2))
     libraries = {"ours": ours, "peer": peer, "gemm": gemm, "copy": copy}
 
     function, result = None, None
