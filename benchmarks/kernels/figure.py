@@ -67,12 +67,13 @@ def draw(found, target):
             ax.loglog([p["x"] for p in points], [p[library] for p in points], style, label=label)
         last = points[-1]
         ax.annotate(f"{last['peer'] / last['ours']:.1f}×", (last["x"], last["ours"]),
-                    textcoords="offset points", xytext=(-6, 9), ha="right")
+                    textcoords="offset points", xytext=(0, -14), ha="center", va="top")
         ticks = [p["x"] for p in points]
         ax.set_xticks(ticks, [str(t) for t in ticks])
         ax.minorticks_off()
         ax.set(xlabel=name, title=TITLES[name])
         ax.title.set_fontsize(10)
+        ax.margins(0.1, 0.15)
         ax.grid(alpha=0.3)
     axes[0].set_ylabel("seconds")
     axes[0].legend(frameon=False)
