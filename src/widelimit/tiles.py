@@ -76,7 +76,7 @@ def filled_up(x: Rows) -> Rows:
 
 
 def tiled(
-    block: Block, x1: Rows, x2: Rows | None, size: int, *, name: str = "kernel",
+    block: Block, x1: Rows, x2: Rows | None, sizes: tuple[int, int], *, name: str = "kernel",
     ahead: bool = False,
 ) -> list[Any]:
     """Evaluate ``block`` on all pairs of rows.
@@ -89,8 +89,9 @@ def tiled(
         axes after the first two must come in two equal halves, one per side.
     x1, x2
         Lists of arrays with a common leading axis; ``x2=None`` means ``x1``.
-    size
-        Rows per tile; the last tile is filled up with repeated rows, and cut.
+    sizes
+        Rows per tile on each side, equal where ``x2`` is None; the last tile is filled up with
+        repeated rows, and cut.
     name
         What the progress bar says.
     ahead
@@ -104,8 +105,9 @@ def tiled(
     symmetric = x2 is None
     right = x1 if x2 is None else x2
     n1, n2 = x1[0].shape[0], right[0].shape[0]
-    rows1 = _split(x1, size)
-    rows2 = rows1 if symmetric else _split(right, size)
+    rows1 = _split(x1, sizes[0])
+    rows2 = rows1 if symmetric else _split(right, sizes[1])
+    real = lambda i, j: (min(sizes[0], n1 - i), min(sizes[1], n2 - j))
     pairs = [(i, j) for i in rows1 for j in rows2 if not symmetric or j >= i]
     out: list[Any] = []
     waiting: list[tuple[Started, int, int]] = []
@@ -116,8 +118,7 @@ def tiled(
         results = started()
         if not out:
             out = [jnp.zeros((n1, n2, *r.shape[2:]), r.dtype) for r in results]
-        rows, columns = min(size, n1 - i), min(size, n2 - j)
-        parts = results if rows == columns == size else _cut(results, rows, columns)
+        parts = results if real(i, j) == sizes else _cut(results, *real(i, j))
         first, second = np.int32(i), np.int32(j)
         out = _put(out, parts, first, second)
         if symmetric and i != j:
@@ -125,8 +126,7 @@ def tiled(
 
     for i, j in watched(pairs, name):
         columns = None if symmetric and i == j else rows2[j]
-        real = (min(size, n1 - i), min(size, n2 - j))
-        waiting.append((block(rows1[i], columns, real), i, j))
+        waiting.append((block(rows1[i], columns, real(i, j)), i, j))
         if len(waiting) > ahead:
             settle()
     while waiting:

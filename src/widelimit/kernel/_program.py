@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, replace
@@ -144,10 +145,10 @@ class Program:
         if count <= size:
             flat = whole(block, x1, x2, filled=self._fills)
         else:
-            size = balanced(count, size)
-            ahead = not staged and 2 * size**2 * need <= MEMORY
+            sizes = balanced(x1[0].shape[0], size), balanced((x2 or x1)[0].shape[0], size)
+            ahead = not staged and 2 * math.prod(sizes) * need <= MEMORY
             name = " and ".join(kinds).upper()
-            flat = tiled(block, x1, x2, size, name=name, ahead=ahead)
+            flat = tiled(block, x1, x2, sizes, name=name, ahead=ahead)
         per = len(self.graph.outputs)
         return [flat[i : i + per] for i in range(0, len(flat), per)]
 
