@@ -361,8 +361,19 @@ def test_integrals_that_are_not_finite_are_no_results(rng, monkeypatch):
     """Where the look along random lines misses a pole, the integral itself does not."""
     monkeypatch.setattr("widelimit.limit.activations.bounded_on_lines", lambda *_, **__: True)
     f = lambda p, x: dense(p[3], jnp.log(erf(A(p, x)) + B(p, x)))
-    with pytest.raises(wl.NotGaussianError, match="not finite"):
-        wl.kernel(f, PLAIN).nngp(rng.normal(size=(2, 4)))
+    kernel, x = wl.kernel(f, PLAIN), rng.normal(size=(2, 4))
+    for reading in (kernel.nngp, kernel.nngp_diagonal):
+        with pytest.raises(wl.NotGaussianError, match="not finite"):
+            reading(x)
+
+
+def test_an_infinite_value_that_is_never_chosen_is_nothing(rng):
+    """Of two independent fields, which are no drawn ones but for this."""
+    f = lambda p, x: dense(p[2], jnp.where(jnp.isinf(dense(p[0], x)), jnp.inf, dense(p[1], x)))
+    plain = lambda p, x: dense(p[2], dense(p[1], x))
+    shapes, x = [struct(N, 4), struct(N, 4), struct(OUT, N)], rng.normal(size=(3, 4))
+    found, exact = wl.kernel(f, shapes).nngp(x), wl.kernel(plain, shapes).nngp(x)
+    np.testing.assert_allclose(found, exact, rtol=1e-6)
 
 
 POLES = {

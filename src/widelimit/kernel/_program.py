@@ -132,10 +132,8 @@ class Program:
                 if bool(close) and self._activations.kinked():
                     out, _, lost = run(careful=True)
                     self._refuse(lost, kinds)
-                flat = [x for one in out for x in one]
-                if self.sampled and not all(bool(jnp.all(jnp.isfinite(x))) for x in flat):
-                    raise _not_finite()
-                return flat
+                self._require_finite(out)
+                return [x for one in out for x in one]
 
             return finish
 
@@ -163,6 +161,7 @@ class Program:
         if traced:
             return self._poisoned(out, lost)
         self._refuse(lost, kinds)
+        self._require_finite(out)
         return [[block[:count] for block in one] for one in out]
 
     def costs(self, leaves: list[Any], kinds: Kinds) -> Costs:
@@ -284,6 +283,11 @@ class Program:
         for node, flag in zip(self._watched, np.asarray(lost), strict=True):
             if flag:
                 raise unsettled.refusal(node, tangents="ntk" in kinds)
+
+    def _require_finite(self, out: Blocks) -> None:
+        """Refuse what was drawn and is infinite or undefined."""
+        if self.sampled and not all(bool(jnp.all(jnp.isfinite(x))) for one in out for x in one):
+            raise _not_finite()
 
     def _poisoned(self, out: Blocks, lost: Any) -> Blocks:
         """NaN for what would be refused, where nothing can be raised: inside of a trace."""

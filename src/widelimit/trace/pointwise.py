@@ -280,8 +280,10 @@ def _select(b: Builder, arrays: list[Array], dtype: Any) -> Array | None:
     masked = which.known and len(fields) == 1 and all(_is_zero(c) for c in cases if c.known)
     if not masked and read_together(b, align(b, arrays).parts) is not None:
         return None
+    infinite = any(is_constant(c) and not np.all(np.isfinite(concrete(c))) for c in cases)
     drawn = [a.node for a in arrays if not a.known]
-    if any(isinstance(x, n.Mixed) for x in drawn) and all(x.drawable for x in drawn):  # type: ignore[union-attr]
+    mixed = any(isinstance(x, n.Mixed) for x in drawn)
+    if (mixed or infinite) and all(x.drawable for x in drawn):  # type: ignore[union-attr]
         # As a sum of products, what is not chosen would have to be finite.
         return nonlinear(b, "select_n", _chosen, arrays)
     total: Array | None = None
