@@ -26,10 +26,11 @@ from workloads import WORKLOADS
 PEER = {"jacobian": 1, "vector_products": 2, "structured": 3}
 
 
-def ours(workload, method):
+def ours(workload, method, eager=False):
     import widelimit as wl
 
-    return lambda p, a, b: wl.empirical_ntk(workload.f, p, a, b, method=method, memory=1 << 32)
+    run = lambda p, a, b: wl.empirical_ntk(workload.f, p, a, b, method=method, memory=1 << 32)
+    return run if eager else jax.jit(run)
 
 
 def peer(workload, method):
@@ -85,7 +86,8 @@ def main():
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     workload = WORKLOADS[spec["workload"]]()
     arguments = workload.data()
-    make = {"ours": ours, "peer": peer, "recipe": recipe}[spec["library"]]
+    eager = functools.partial(ours, eager=True)
+    make = {"ours": ours, "eager": eager, "peer": peer, "recipe": recipe}[spec["library"]]
     functions, result = {}, None
     for line in sys.stdin:
         command = json.loads(line)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from widelimit.tangent._arrange import operand_shape, summed_out
-from widelimit.tangent._terms import Term, axes, fresh, scaled
+from widelimit.tangent._terms import OneHot, Term, aligned, axes, changed, fresh, scaled
 from widelimit.tangent._walk import Equation, rule
 
 TAPS = 1024
@@ -83,6 +83,16 @@ def select(e: Equation, k: int, term: Term) -> Term | None:
         return None
     which = e.inputs[0]
     chosen = which.array == (bool(k - 1) if which.array.dtype == bool else k - 1)
+    if chosen.ndim and not e.inputs[k].weight:
+        term, groups = axes(term, e.shape, e.seeds)
+        names = [a for g in groups for a in g]
+        for j, (f, own) in enumerate(zip(term.factors, term.labels)):
+            if not isinstance(f, OneHot) and set(names) <= set(own) and (
+                term.late[j] or not which.late
+            ):
+                # What is not chosen may be infinite; a product with zero would be NaN.
+                mask = aligned(chosen.reshape([term.sizes[a] for a in names]), names, own)
+                return _narrowed(e, k, changed(term, j, jnp.where(mask, f, 0)))
     chosen = chosen.astype(e.inputs[k].array.dtype)
     return _narrowed(e, k, _times(e, term, chosen, which.late))
 

@@ -119,6 +119,32 @@ def inner_product(a: Term, b: Term, left: Side, right: Side, axes: Axes) -> Netw
     return _selections(network, left.seeds.dtype)
 
 
+def widened(
+    kernel: Any, inner: tuple[Side, Side], sides: tuple[Side, Side],
+    outer: tuple[Sequence[Term], Sequence[Term]], axes: Axes,
+) -> Network:
+    """The kernel of the outputs from that of a narrow value, and the value's cotangents.
+
+    Both cotangents come with the labels of the left side.
+    """
+    first, second = sides
+    names = [(first.label, second.label, *(a for s in inner for a in s.seeds.labels))]
+    arrays, sizes = [kernel], dict(zip(names[0], kernel.shape))
+    table = {second.seeds.labels[k]: first.seeds.labels[k] for k in axes.tied}
+    for side, narrow, terms in zip(sides, inner, outer):
+        late = any(first.label in own for t in terms for own in t.labels)
+        front = (first.label,) if late else ()
+        array = sum(dense(t, narrow.seeds.count, first.seeds, front) for t in terms)
+        shape = (*((side.count,) if late else ()), *side.seeds.sizes, *narrow.seeds.sizes)
+        own = ((side.label,) if late else ()) + side.seeds.labels + narrow.seeds.labels
+        arrays.append(array.reshape(shape))
+        names.append(tuple(table.get(a, a) for a in own))
+        sizes |= dict(zip(names[-1], shape))
+    full = axes.arranged(first.seeds.labels, second.seeds.labels)
+    result = (first.label, second.label, *(table.get(a, a) for a in full))
+    return Network(arrays, names, result, sizes, axes.scale)
+
+
 def _common(a: Term, b: Term, side: Side) -> tuple[Term, Term]:
     """Two terms whose variables' indices are split in the same way."""
     borders = []

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
 
+from widelimit.tangent._separable import diagonal
 from widelimit.tangent._terms import OneHot, Seeds, Term, collected, fresh, summed
 from widelimit.tangent._walk import (
     Back,
@@ -20,6 +21,7 @@ from widelimit.tangent._walk import (
     differentiated,
     evaluate,
     is_floating,
+    one_equation,
     walk,
 )
 
@@ -34,7 +36,19 @@ def call(e: Equation) -> tuple[list[Any], Back]:
     """A function that is called: as if its body stood here."""
     program = e.params["jaxpr"] if "jaxpr" in e.params else e.params["call_jaxpr"]
     jaxpr, consts = opened(program)
-    return walk(jaxpr, consts, e.inputs, e.seeds)
+    outputs, backward = walk(jaxpr, consts, e.inputs, e.seeds)
+    moving = [k for k, v in enumerate(e.inputs) if v.active]
+
+    def back(terms: list[Terms]) -> list[Terms]:
+        if len(terms) != 1 or len(moving) != 1 or e.inputs[moving[0]].weight:
+            return backward(terms)
+        (k,) = moving
+        found = [diagonal(e, k, t, one_equation(e.eqn)) for t in terms[0]]
+        if any(t is None for t in found):
+            return backward(terms)
+        return [found if j == k else [] for j in range(len(e.inputs))]
+
+    return outputs, back
 
 
 # --------------------------------------------------------------------------- branches

@@ -12,10 +12,9 @@ import jax.numpy as jnp
 from jax.extend.core import Literal, jaxpr_as_fun
 
 from widelimit.tangent._axes import Axes
-from widelimit.tangent._contract import Side, inner_product
-from widelimit.tangent._order import Plan
+from widelimit.tangent._contract import Side, inner_product, widened
 from widelimit.tangent._problem import Arrays
-from widelimit.tangent._rules import walk
+from widelimit.tangent._rules import backwards
 from widelimit.tangent._terms import OneHot, Seeds, Term, collected, fresh, scaled
 from widelimit.tangent._vectors import Function
 from widelimit.tangent._walk import Value
@@ -34,6 +33,11 @@ class Products:
         The network's output, and the treatment of its axes.
     dense
         Whether each derivative is one array: the Jacobian.
+    structure
+        The terms without their arrays: of each parameter with the outputs as seeds, of each
+        parameter with the entries of a narrow value as seeds, and of that value.
+    inner
+        The entries of the narrow value.
     """
 
     function: Function
@@ -42,7 +46,7 @@ class Products:
     dense: bool = False
     structure: list[list[Term]] = field(default_factory=list)
     side: Side | None = None
-    plans: list[Plan] = field(default_factory=list)
+    inner: Seeds | None = None
 
     def of(self, arrays: Arrays, x: Any) -> list[list[list[Any]]]:
         """The factors of a batch, by parameter and product."""
@@ -90,28 +94,47 @@ class Products:
         return part(slice(None, n1)), part(slice(n1, None))
 
     def kernel(
-        self, weights: Sequence[Any], left: Any, right: Any, counts: tuple[int, int], limit: float
+        self, weights: Sequence[Any], left: Any, right: Any, counts: tuple[int, int],
+        limit: float, *, apart: bool,
     ) -> list[Any]:
-        """The part of each parameter in the kernel, shape (n1, n2, *axes.result)."""
+        """The kernel, shape (n1, n2, *axes.result), or the parts of the parameters."""
         assert self.side is not None
         a, b = replace(self.side, count=counts[0]), replace(self.side.twin(), count=counts[1])
-        out, self.plans = [], []
+        many = len(weights)
         known: dict[Any, Any] = {}
-        for k, weight in enumerate(weights):
-            first = [_weighted(t, weight) for t in self._terms(k, left, counts[0])]
-            second = self._terms(k, right, counts[1])
-            total: Any = None
-            for s in first:
-                for t in second:
-                    network = inner_product(s, t, a, b, self.axes)
-                    if network.arrays:
-                        self.plans.append(network.order(limit))
-                    value = network.value(limit, known)
-                    total = value if total is None else total + value
-            if total is None:
-                total = jnp.zeros((*counts, *self.axes.result), self.dtype)
-            out.append(total.astype(self.dtype))
-        return out
+        pair = lambda k, a, b, axes: self._pair(weights, left, right, k, (a, b), axes, limit, known)
+        parts = [pair(k, a, b, self.axes) for k in range(many)]
+        if any(self.structure[many:]):
+            assert self.inner is not None
+            x = replace(a, seeds=self.inner)
+            y = replace(x.twin(), label=b.label, count=b.count)
+            narrow = Axes.of(self.inner.sizes, (), ())
+            inner = [pair(many + k, x, y, narrow) for k in range(many)]
+            outer = self._terms(2 * many, left, a.count), self._terms(2 * many, right, b.count)
+            wide = lambda k: widened(k, (x, y), (a, b), outer, self.axes).value(limit, {})
+            if apart:
+                parts = [p if i is None else wide(i) for p, i in zip(parts, inner)]
+            else:
+                parts.append(wide(_sum(inner)))
+        zero = jnp.zeros((*counts, *self.axes.result), self.dtype)
+        if not apart:
+            parts = [_sum(parts)]
+        return [zero if p is None else p.astype(self.dtype) for p in parts]
+
+    def _pair(
+        self, weights: Sequence[Any], left: Any, right: Any, k: int, sides: tuple[Side, Side],
+        axes: Axes, limit: float, known: dict[Any, Any],
+    ) -> Any:
+        """What one parameter adds; None if nothing."""
+        a, b = sides
+        weight = weights[k % len(weights)]
+        total: Any = None
+        for s in self._terms(k, left, a.count):
+            for t in self._terms(k, right, b.count):
+                network = inner_product(_weighted(s, weight), t, a, b, axes)
+                value = network.value(limit, known)
+                total = value if total is None else total + value
+        return total
 
     def _terms(self, k: int, factors: Any, count: int) -> list[Term]:
         label = self.side.label if self.side else 0
@@ -141,11 +164,20 @@ class Products:
         closed = jax.make_jaxpr(function)(arrays.theta, *flat)
         inputs = [Value(t, True, False) for t in arrays.theta]
         inputs += [Value(a, False, k >= early) for k, a in enumerate(flat)]
-        (out,), backward = walk(closed.jaxpr, closed.consts, inputs, seeds)
-        if not out.active:
-            return [[] for _ in arrays.theta]
-        found = backward([[seeds.identity()]])[: len(arrays.theta)]
-        return [collected(terms, seeds) for terms in found]
+        found = backwards(closed.jaxpr, closed.consts, inputs, seeds)
+        self.inner = found.inner
+        count = len(arrays.theta)
+        direct, through = [], []
+        for k in range(count):
+            alone = self._apart(found.inner) and not found.direct[k]
+            direct.append(collected([] if alone else found.multiplied(k, seeds), seeds))
+            through.append(collected(found.through[k] if alone else [], found.inner or seeds))
+        outer = [t for t in found.outer if any(through)]
+        return [*direct, *through, outer]
+
+    def _apart(self, inner: Seeds | None) -> bool:
+        """Whether kernels of a narrow value are smaller than those of the outputs."""
+        return inner is not None and inner.count**2 < math.prod(self.axes.result)
 
     def _jacobian(self, arrays: Arrays, x: Any) -> list[list[Term]]:
         seeds = self._seeds
@@ -155,7 +187,13 @@ class Products:
             shape = tuple(t.shape)
             out.append([seeds.spread(j.reshape(*seeds.sizes, *shape), shape, True)] if t.size
                        else [])
-        return out
+        return [*out, *([] for _ in out), []]
+
+
+def _sum(parts: Sequence[Any]) -> Any:
+    """The sum of what is there; None of nothing."""
+    found = [p for p in parts if p is not None]
+    return sum(found[1:], found[0]) if found else None
 
 
 def _weighted(term: Term, weight: Any) -> Term:

@@ -133,13 +133,11 @@ def _kernel(
     )
     known = p.key
     key = None if known is None else (known, number, axes, memory, apart, shape(x1))
-    bare = replace(p, parts=replace(p.parts, values=tuple(
-        jax.ShapeDtypeStruct(v.shape, v.dtype) for v in p.parts.values
-    ), constants=()), weights=())
 
     def program(name: str) -> Program:
         own = None if key is None else (*key, name)
-        return PROGRAMS.get(own, lambda: Program(bare, number, axes, name, memory, apart=apart))
+        make = lambda: Program(_bare(p), number, axes, name, memory, apart=apart)
+        return PROGRAMS.get(own, make)
 
     arrays = p.arrays
     traced = any(isinstance(a, jax.core.Tracer) for a in jax.tree.leaves((arrays, x1, x2)))
@@ -150,6 +148,12 @@ def _kernel(
         method = CHOICES.get(own, choose)
     chosen = program(method)
     return chosen.whole(arrays, x1, x2) if traced else chosen.run(arrays, x1, x2)
+
+
+def _bare(p: Problem) -> Problem:
+    """The problem without its arrays, which a program that is remembered must not hold."""
+    structs = tuple(jax.ShapeDtypeStruct(v.shape, v.dtype) for v in p.parts.values)
+    return replace(p, parts=replace(p.parts, values=structs, constants=()), weights=())
 
 
 def _chosen(program: Any, arrays: Any, x1: Any, x2: Any, *, trial: bool) -> str:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from widelimit.batches import check_inputs, length
-from widelimit.tangent._problem import Problem, problem
+from widelimit.tangent._problem import Arrays, Problem, problem
 from widelimit.tangent._vectors import forward, weighted
 
 MEMORY = 1 << 30
@@ -85,6 +85,36 @@ def ntk_operator(
 def _product(p: Problem, x: Any, n: int, size: int, damping: Any) -> Any:
     arrays = p.arrays
     outputs = [p.function(k) for k in range(len(p.outputs))]
+
+    def network(batch: Any) -> Any:
+        one = lambda theta, e: [g(theta, arrays, e) for g in outputs]
+        return lambda theta: jax.vmap(one, (None, 0))(theta, batch)
+
+    def backwards(batch: Any, seed: Any) -> Any:
+        (found,) = jax.vjp(network(batch), arrays.theta)[1](seed)
+        return found
+
+    def forwards(batch: Any, direction: Any) -> Any:
+        return forward(network(batch), arrays.theta)(direction)
+
+    def product(v: Any) -> Any:
+        given = jax.tree.leaves(v)
+        if size == n:
+            # No loop, in which the compiler has slow convolutions only.
+            flat = forwards(x, weighted(backwards(x, given), arrays.weights))
+        else:
+            flat = _in_batches(backwards, forwards, arrays, x, given, size)
+        found = jax.tree.unflatten(p.structure, flat)
+        return jax.tree.map(lambda a, b: a + jnp.asarray(damping, a.dtype) * b, found, v)
+
+    return product
+
+
+def _in_batches(
+    backwards: Any, forwards: Any, arrays: Arrays, x: Any, given: list[Any], size: int
+) -> list[Any]:
+    """J (Λ J' v), some examples at a time."""
+    n = length(x)
     steps = -(-n // size)
     # Examples are repeated to fill the last batch; what they are multiplied by is zero.
     fill = lambda a: jnp.concatenate([a, jnp.repeat(a[-1:], steps * size - n, axis=0)])
@@ -92,28 +122,11 @@ def _product(p: Problem, x: Any, n: int, size: int, damping: Any) -> Any:
     split = lambda a: a.reshape(steps, size, *a.shape[1:])
     whole = jax.tree.map(lambda a: split(fill(a)), x)
 
-    def network(batch: Any) -> Any:
-        one = lambda theta, e: [g(theta, arrays, e) for g in outputs]
-        return lambda theta: jax.vmap(one, (None, 0))(theta, batch)
+    def add(total: Any, now: Any) -> Any:
+        return jax.tree.map(jnp.add, total, backwards(*now)), None
 
-    def product(v: Any) -> Any:
-        given = [split(zeros(a)) for a in jax.tree.leaves(v)]
-
-        def backwards(total: Any, now: Any) -> Any:
-            batch, seed = now
-            (found,) = jax.vjp(network(batch), arrays.theta)[1](seed)
-            return jax.tree.map(jnp.add, total, found), None
-
-        start = tuple(jnp.zeros_like(t) for t in arrays.theta)
-        gradient, _ = jax.lax.scan(backwards, start, (whole, given))
-        direction = weighted(gradient, arrays.weights)
-
-        def forwards(_: Any, batch: Any) -> Any:
-            return None, forward(network(batch), arrays.theta)(direction)
-
-        _, out = jax.lax.scan(forwards, None, whole)
-        flat = [a.reshape(steps * size, *a.shape[2:])[:n] for a in out]
-        found = jax.tree.unflatten(p.structure, flat)
-        return jax.tree.map(lambda a, b: a + jnp.asarray(damping, a.dtype) * b, found, v)
-
-    return product
+    start = tuple(jnp.zeros_like(t) for t in arrays.theta)
+    gradient, _ = jax.lax.scan(add, start, (whole, [split(zeros(a)) for a in given]))
+    direction = weighted(gradient, arrays.weights)
+    _, out = jax.lax.scan(lambda _, batch: (None, forwards(batch, direction)), None, whole)
+    return [a.reshape(steps * size, *a.shape[2:])[:n] for a in out]

@@ -122,6 +122,7 @@ def multiplied(
     """
     known = {} if known is None else known
     factors = tuple(frozenset(names) for names in labels)
+    place = {n: k for k, n in enumerate(result)}
 
     def leaf(k: int) -> tuple[Any, list[int], int]:
         return arrays[k], list(labels[k]), 1 << k
@@ -133,6 +134,11 @@ def multiplied(
         part = p | q
         keep = _kept(part, factors, frozenset(result))
         out = [n for n in dict.fromkeys([*a, *b]) if n in keep]
+        if len(out) == len({*a, *b}):
+            # Nothing is summed: what both have is innermost, and examples and outputs outermost.
+            both = [n for n in out if n in a and n in b]
+            rest = sorted((n for n in out if n not in both), key=lambda n: place.get(n, len(place)))
+            out = [*rest, *both]
         return _product(x, y, a, b, out, known), out, part
 
     array, names, _ = run(order.tree)

@@ -57,8 +57,10 @@ class Program:
         if isinstance(self.features, Vectors):
             return self._columns(arrays, first, second)
         limit = self.memory / self.itemsize / 2
-        parts = self.features.kernel(arrays.weights, first, second, counts, limit)
-        return parts if self.apart else sum(parts[1:], parts[0])
+        parts = self.features.kernel(
+            arrays.weights, first, second, counts, limit, apart=self.apart
+        )
+        return parts if self.apart else parts[0]
 
     def _columns(self, arrays: Arrays, first: Any, second: Any) -> Any:
         if not self.apart:

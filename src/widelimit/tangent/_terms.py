@@ -137,9 +137,9 @@ class Seeds:
 
 
 def scaled(term: Term, factor: Any, *, late: bool) -> Term:
-    """A term times a scalar, which goes into its smallest array."""
+    """A term times a scalar, which goes into its smallest array, of those of the example if any."""
     arrays = [k for k, f in enumerate(term.factors) if not isinstance(f, OneHot)]
-    good = [k for k in arrays if term.late[k] or not late]
+    good = [k for k in arrays if term.late[k]] or ([] if late else arrays)
     if not good:
         return term.with_factor(jnp.asarray(factor), (), late)
     k = min(good, key=lambda k: term.factors[k].size)

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
 
 from widelimit.errors import UnsupportedPrimitiveError
-from widelimit.tangent._terms import Seeds, Term, simplified, summed
+from widelimit.tangent._separable import contracted, diagonal, merged, separable
+from widelimit.tangent._terms import OneHot, Seeds, Term, simplified, summed
 
 LOG = logging.getLogger("widelimit.tangent")
 
@@ -147,10 +148,18 @@ def walk(
 
 def settled(terms: Terms, value: Value, seeds: Seeds) -> Terms:
     """Cotangents of activations are one array; those of weights stay as they are."""
-    if not value.late or (len(terms) < 2 and all(t.plain for t in terms)):
+    if not value.late or (len(terms) < 2 and all(_kept(t, seeds) for t in terms)):
         return terms
+    together = merged(terms, seeds)
+    if together is not None:
+        return [together]
     late = any(any(t.late) for t in terms)
     return [seeds.spread(summed(terms, value.shape, seeds), value.shape, late)]
+
+
+def _kept(term: Term, seeds: Seeds) -> bool:
+    """Whether the cotangent of an activation stays as it is."""
+    return term.plain or separable(term, seeds)
 
 
 def is_floating(dtype: Any) -> bool:
@@ -169,10 +178,10 @@ def _step(e: Equation) -> tuple[list[Any], Back | None]:
 
 def evaluate(e: Equation) -> list[Any]:
     """The outputs of one equation."""
-    return _function(e.eqn)(*(v.array for v in e.inputs))
+    return one_equation(e.eqn)(*(v.array for v in e.inputs))
 
 
-def _function(eqn: JaxprEqn) -> Callable[..., list[Any]]:
+def one_equation(eqn: JaxprEqn) -> Callable[..., list[Any]]:
     """One equation as a function of all its operands."""
     places = [k for k, v in enumerate(eqn.invars) if not isinstance(v, Literal)]
     distinct = list(dict.fromkeys(eqn.invars[k] for k in places))
@@ -209,14 +218,18 @@ def _applied(apply: Rule | None, e: Equation, k: int, term: Term) -> Term | None
     complex_ = any(
         jnp.issubdtype(v.aval.dtype, jnp.complexfloating) for v in (*e.eqn.invars, *e.eqn.outvars)
     )
-    if apply is None or complex_:
+    if complex_:
         # The parts of a complex product are no products of parts.
         return None
-    found = apply(e, k, term)
+    late = not e.inputs[k].weight
+    found = None if apply is None else apply(e, k, term)
     if found is None:
-        return None
+        return diagonal(e, k, term, one_equation(e.eqn)) if late else None
     found = simplified(found)
-    return found if e.inputs[k].weight or found.plain else None
+    if not late or _kept(found, e.seeds):
+        return found
+    whole = not any(found.late) and not any(isinstance(f, OneHot) for f in found.factors)
+    return contracted(found, e.seeds) if whole else None
 
 
 def differentiated(e: Equation, operands: list[int], terms: list[Terms]) -> dict[int, Terms]:
@@ -239,7 +252,7 @@ def differentiated(e: Equation, operands: list[int], terms: list[Terms]) -> dict
     wanted = [k for k, t in enumerate(terms) if t]
     variables = e.eqn.invars
     first = {variables[k]: k for k in reversed(operands)}
-    run = _function(e.eqn)
+    run = one_equation(e.eqn)
 
     def function(arrays: dict[int, Any]) -> list[Any]:
         full = [v.array for v in e.inputs]
