@@ -2,6 +2,7 @@
 
 from ._activation import IDENTITY as IDENTITY
 from ._activation import Activation as Activation
+from ._arccos import arccos_of_one_minus as arccos_of_one_minus
 from ._certificate import certificate as certificate
 from ._geometry import default_gap as default_gap
 from ._pair import Pair as Pair

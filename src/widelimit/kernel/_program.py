@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,11 +20,13 @@ from widelimit.graph.entangled import entangled
 from widelimit.graph.show import Layouts
 from widelimit.graph.simplify import simplified
 from widelimit.graph.walk import reachable
+from widelimit.kernel import _angle as angle
 from widelimit.kernel._output import diagonal_block, pair_block, positions
 from widelimit.limit import unsettled
 from widelimit.limit.activations import Activations
 from widelimit.limit.differences import has_close_pairs
 from widelimit.limit.evaluate import Evaluation, Sampling, Side, deep
+from widelimit.precision import double_precision
 from widelimit.tiles import Started, balanced, filled_up, tile_size, tiled, whole
 from widelimit.trace import Graph
 
@@ -95,11 +98,15 @@ class Program:
         self._sampling = sampling
         self._trainable = trainable
         self._watched = unsettled.watched(self.graph.nodes)
+        self._angular = (
+            not self.sampled and not self._watched and angle.depends_on_angle(self.graph)
+        )
         self._activations = Activations()
         for x in self.graph.nodes:
             if isinstance(x, n.Mixed):
                 self._activations.check_mixed(x)
         self._compiled: dict[Any, Callable[..., Any]] = {}
+        self._declined: set[tuple[Kinds, bool]] = set()
         self._series: dict[Kinds, bool] = {}
         self._shapes: dict[Kinds, tuple[list[int], Layouts]] = {}
 
@@ -117,8 +124,22 @@ class Program:
             out, _, lost = self._pairs(stds, x1, x2, None, kinds, careful=True)
             return self._poisoned(out, lost)
         staged = self._staged(kinds)
+        series = self._of_angle(stds, x1, x2, kinds)
 
         def block(a: list[Any], b: list[Any] | None, real: tuple[int, int]) -> Started:
+            return layers(a, b, real) if series is None else angles(series, a, b, real)
+
+        def angles(
+            series: Any, a: list[Any], b: list[Any] | None, real: tuple[int, int]
+        ) -> Started:
+            run = self._once(
+                ("angle", series.degrees), partial(angle.kernels, degrees=series.degrees)
+            )
+            terms = jnp.asarray(series.coefficients, a[0].dtype)
+            quick, close = run(terms, a[0], None if b is None else b[0], real)
+            return lambda: layers(a, b, real)() if bool(close) else quick
+
+        def layers(a: list[Any], b: list[Any] | None, real: tuple[int, int]) -> Started:
             def run(*, careful: bool) -> tuple[Blocks, Any, Any]:
                 one = lambda s, a, b, real: self._pairs(s, a, b, real, kinds, careful=careful)
                 one = one if staged else self._once((kinds, careful), one)
@@ -140,6 +161,9 @@ class Program:
         count = max(x1[0].shape[0], (x2 or x1)[0].shape[0])
         need = self._bytes_per_pair(x1, kinds, staged=staged)
         size = self._tile(need, staged=staged)
+        if series is not None and x2 is not None:
+            # One product and one loop over its entries: nothing to keep in the caches.
+            size = max(size, tile_size(angle.TILE, need, MEMORY))
         if count <= size:
             flat = whole(block, x1, x2, filled=self._fills)
         else:
@@ -186,6 +210,34 @@ class Program:
         return {key: float(found[key]) for key in ("flops", "bytes accessed")}
 
     # ----------------------------------------------------------------- inside
+
+    def _of_angle(self, stds: Any, x1: list[Any], x2: list[Any] | None, kinds: Kinds) -> Any:
+        """The kernels as a series in the angle of two inputs; None if they are no such function."""
+        batches = [x1[0]] if x2 is None else [x1[0], x2[0]]
+        dtype = float_dtype(x1)
+        if len(batches[0]) * len(batches[-1]) < angle.PAIRS or not self._angular:
+            return None
+        if self._staged(kinds) or any(x.dtype != dtype or x.shape[-1] < 2 for x in batches):
+            return None
+        lengths = angle.Lengths.of(*batches)
+        equal = lengths is not None and lengths.equal(dtype)
+        if lengths is None or (kinds, equal) in self._declined:
+            return None
+        run = lambda s, a, b: self._pairs(s, [a], [b], None, kinds, careful=True)[0]
+
+        def evaluate(a: Any, b: Any) -> list[Any]:
+            with double_precision():
+                wide = [np.asarray(s, float) for s in stds]
+                found = self._once((kinds, "series"), run)(wide, a, b)
+            return [x for one in found for x in one]
+
+        size = np.dtype(dtype).itemsize
+        found = angle.Series.fitted(
+            evaluate, x1[0].shape[-1], lengths.most, size, equal=equal
+        )
+        if found is None:
+            self._declined.add((kinds, equal))
+        return found
 
     @property
     def _fills(self) -> bool:

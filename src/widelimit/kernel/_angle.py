@@ -1,0 +1,195 @@
+"""Deep networks whose kernel is a function of one angle, as one short series.
+
+A network that sees its input through inner products only has a kernel k(|x|, |x'|, angle). Where all
+inputs have one length, every layer is a function of the angle θ alone, and so is their composition;
+so it is for any lengths where the network is positively homogeneous, as with ReLU and no biases:
+k = (|x| |x'|)^p f(θ). The layers have square roots of 1 - cos θ in them; in θ they are analytic, and a
+Chebyshev series on [0, π] converges geometrically, whatever the depth.
+
+The series is that of the library's own kernel, evaluated in double precision for pairs of vectors at
+the Chebyshev points. It is used where its terms fall below rounding and it meets the kernel between
+the points; otherwise the layers are evaluated as ever.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.lax import optimization_barrier
+
+from widelimit.duals import arccos_of_one_minus
+from widelimit.graph import nodes as n
+from widelimit.graph.walk import children, reachable
+from widelimit.limit.differences import CLOSE
+from widelimit.trace import Graph
+
+LAYERS = 5
+"""Nonlinearities from which the series is faster than the layers."""
+POINTS = 160
+"""Points of the series, none of them at its ends, where angles have half the digits."""
+TERMS = 96
+"""Terms of the longest series that is used."""
+TOLERANCE = {4: 2e-7, 8: 1e-12}
+"""Of what is cut off and of the error between the points, relative to the largest value."""
+LENGTHS = 8
+"""Roundings that squared lengths may differ by."""
+TILE = 4096
+"""Inputs per tile, at most."""
+SCALES, DEGREES, EXACT = (0.31, 1.7, 5.3), 4, 1e-10
+"""Lengths at which homogeneity is tried, degrees that are tried, and to what precision."""
+PAIRS = 10**6
+"""Pairs of inputs from which a series is worth fitting."""
+
+Evaluate = Callable[[np.ndarray, np.ndarray], Sequence[np.ndarray]]
+"""Two batches of vectors -> kernels of all pairs."""
+
+
+def depends_on_angle(graph: Graph) -> bool:
+    """Whether a network is deep, and its inputs matter through one inner product only."""
+    if sum(isinstance(x, n.Apply) for x in graph.nodes) < LAYERS:
+        return False
+    if any(o.node.shape or not isinstance(o.node, n.Field) for o in graph.outputs):
+        return False
+    nodes = reachable([o.node for o in graph.outputs])
+    inputs = [x for x in nodes if isinstance(x, n.Input)]
+    readers = [x for x in nodes if any(isinstance(c, n.Input) for c in children(x))]
+    whole = lambda x: isinstance(x, n.Source) and not (x.kept or x.windows or x.separate)
+    return len(inputs) == 1 and len(inputs[0].shape) == 1 and all(map(whole, readers))
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """The least and the largest squared length of some rows, all above zero."""
+
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, *batches: Any) -> Lengths | None:
+        """Of all rows; None if one is zero or not finite."""
+        found = [np.asarray(x, float) for x in batches]
+        squares = np.concatenate([np.einsum("ij,ij->i", x, x) for x in found])
+        least, most = float(squares.min()), float(squares.max())
+        return cls(least, most) if least > 0 and math.isfinite(most) else None
+
+    def equal(self, dtype: Any) -> bool:
+        """Whether they agree to rounding."""
+        return self.most - self.least <= LENGTHS * float(np.finfo(dtype).eps) * self.most
+
+
+@dataclass(frozen=True)
+class Series:
+    """Chebyshev coefficients in 2θ/π - 1, one row for each kernel.
+
+    ``degrees`` are the powers of the lengths by which each is multiplied, of a homogeneous network.
+    """
+
+    coefficients: np.ndarray
+    degrees: tuple[int, ...]
+
+    @classmethod
+    def fitted(
+        cls, evaluate: Evaluate, features: int, square: float, itemsize: int, *, equal: bool
+    ) -> Series | None:
+        """The series of a kernel for vectors of this squared length.
+
+        None if it converges too slowly, or if lengths are not ``equal`` and matter otherwise than
+        as a power.
+        """
+        points = math.pi / 2 * (1 + np.cos((np.arange(POINTS) + 0.5) * (math.pi / POINTS)))
+        between = math.pi / 2 * (1 + np.cos(np.arange(13, POINTS - 12, 5) * (math.pi / POINTS)))
+        # Vectors of different lengths at small angles lose digits.
+        wide = np.abs(between - math.pi / 2) < 1
+        tried = between[wide]
+        angles = np.concatenate([points, between, np.tile(tried, len(SCALES))])
+        ones = np.ones(len(points) + len(between))
+        lengths = np.concatenate([ones, np.repeat(SCALES, len(tried))])
+        first, second = np.zeros((1, features)), np.zeros((len(angles), features))
+        first[0, 0] = 1
+        second[:, 0], second[:, 1] = lengths * np.cos(angles), lengths * np.sin(angles)
+        found = evaluate(math.sqrt(square) * first, math.sqrt(square) * second)
+        values = np.stack([np.asarray(f, float).reshape(-1) for f in found])
+        if not np.all(np.isfinite(values)):
+            return None
+        sections = np.cumsum([len(points), len(between)])
+        own, other, scaled = np.split(values, sections, axis=1)
+        largest = np.maximum(np.abs(own).max(1, keepdims=True), np.finfo(float).tiny)
+        degrees = (0,) * len(values)
+        if not equal:
+            degrees = tuple(map(_degree, other[:, wide] / largest, scaled / largest))
+            if None in degrees:
+                return None
+        terms = _terms(own)
+        bound = TOLERANCE[itemsize]
+        rest = np.cumsum(np.abs(terms[:, ::-1]), 1)[:, ::-1] / largest
+        enough = np.flatnonzero(np.all(rest <= bound, 0))
+        if not len(enough) or enough[0] > TERMS:
+            return None
+        # Multiples of eight: few lengths are few programs.
+        kept = terms[:, : -(-int(enough[0]) // 8) * 8]
+        error = np.polynomial.chebyshev.chebval(2 * between / math.pi - 1, kept.T) - other
+        if np.any(np.abs(error) > 2 * bound * largest):
+            return None
+        powers = square ** np.array(degrees, float)
+        return cls(kept / powers[:, None], degrees)
+
+
+def _terms(values: np.ndarray) -> np.ndarray:
+    """Chebyshev coefficients from the values at cos((k + 1/2) π / n), in rows."""
+    n = values.shape[1]
+    cosines = np.cos(np.outer(np.arange(n) + 0.5, np.arange(n)) * (math.pi / n))
+    return values @ cosines * np.where(np.arange(n) == 0, 1 / n, 2 / n)
+
+
+def _degree(values: np.ndarray, scaled: np.ndarray) -> int | None:
+    """The power of a vector's length that a kernel grows by; None if it is no small power."""
+    for degree in range(DEGREES):
+        powers = np.repeat(np.array(SCALES) ** float(degree), len(values))
+        if np.all(np.abs(scaled - powers * np.tile(values, len(SCALES))) <= EXACT * powers):
+            return degree
+    return None
+
+
+def kernels(
+    coefficients: Any, left: Any, right: Any, real: Any, *, degrees: tuple[int, ...]
+) -> tuple[list[Any], Any]:
+    """The kernels of all pairs of rows, and whether angles are lost to rounding for some pair."""
+    symmetric = right is None
+    left, lengths = _directions(left)
+    right, others = (left, lengths) if symmetric else _directions(right)
+    cosine = jnp.clip(left @ right.T, -1, 1)
+    on = jnp.eye(len(left), dtype=bool) if symmetric else None
+    if on is not None:
+        cosine = jnp.where(on, 1, cosine)
+    far = jnp.abs(cosine)
+    near = arccos_of_one_minus(1 - far)
+    x = jnp.where(cosine < 0, 1 - 2 / math.pi * near, 2 / math.pi * near - 1)
+    close = 1 - far < CLOSE[cosine.dtype.itemsize]
+    close = close & (jnp.arange(len(left)) < real[0])[:, None]
+    close = close & (jnp.arange(len(right)) < real[1])[None, :]
+    if on is not None:
+        close = close & ~on
+    product = lengths * others.T
+    found = [_clenshaw(c, x) * product**p for c, p in zip(coefficients, degrees, strict=True)]
+    return found, jnp.any(close)
+
+
+def _directions(x: Any) -> tuple[Any, Any]:
+    lengths = jnp.sqrt(jnp.sum(x * x, 1, keepdims=True))
+    return x / lengths, lengths
+
+
+def _clenshaw(coefficients: Any, x: Any) -> Any:
+    """Σ_k c_k T_k(x)."""
+    # Numbers of their own: cut out of the array they would be loaded for every entry.
+    last, *rest = optimization_barrier([coefficients[k] for k in range(len(coefficients))])
+    first = second = jnp.zeros_like(x)
+    twice = 2 * x
+    for c in reversed(rest):
+        first, second = twice * first + (c - second), first
+    return x * first + (last - second)
