@@ -199,7 +199,7 @@ def test_inside_of_a_program_layers_are_evaluated(used, batches):
 
 
 def test_a_slow_series_is_not_used():
-    wild = lambda a, b: [np.abs((a @ b.T)) ** 0.5]
+    wild = lambda a, b: [np.abs(a @ b.T) ** 0.5]
     assert Series.fitted(wild, 3, 1.0, 8, equal=True) is None
     smooth = lambda a, b: [np.exp(a @ b.T)]
     assert Series.fitted(smooth, 3, 1.0, 8, equal=True).coefficients.shape[1] <= 48

@@ -1,14 +1,14 @@
 """Deep networks whose kernel is a function of one angle, as one short series.
 
-A network that sees its input through inner products only has a kernel k(|x|, |x'|, angle). Where all
-inputs have one length, every layer is a function of the angle θ alone, and so is their composition;
-so it is for any lengths where the network is positively homogeneous, as with ReLU and no biases:
-k = (|x| |x'|)^p f(θ). The layers have square roots of 1 - cos θ in them; in θ they are analytic, and a
-Chebyshev series on [0, π] converges geometrically, whatever the depth.
+A network that sees its input through inner products only has a kernel k(|x|, |x'|, angle). Where
+all inputs have one length, every layer is a function of the angle θ alone, and so is their
+composition; so it is for any lengths where the network is positively homogeneous, as with ReLU and
+no biases: k = (|x| |x'|)^p f(θ). The layers have square roots of 1 - cos θ in them; in θ they are
+analytic, and a Chebyshev series on [0, π] converges geometrically, whatever the depth.
 
-The series is that of the library's own kernel, evaluated in double precision for pairs of vectors at
-the Chebyshev points. It is used where its terms fall below rounding and it meets the kernel between
-the points; otherwise the layers are evaluated as ever.
+The series is that of the library's own kernel, evaluated in double precision for pairs of vectors
+at the Chebyshev points. It is used where its terms fall below rounding and it meets the kernel
+between the points; otherwise the layers are evaluated as ever.
 """
 
 from __future__ import annotations

@@ -73,7 +73,8 @@ def merged(terms: Sequence[Term], seeds: Seeds) -> Term | None:
 def _apart(term: Term) -> tuple[Any, int | None]:
     """What tells the parts that know no example, and the place of the one that does."""
     places = [j for j, late in enumerate(term.late) if late]
-    known = tuple((id(f), n) for f, n, late in zip(term.factors, term.labels, term.late) if not late)
+    parts = zip(term.factors, term.labels, term.late)
+    known = tuple((id(f), names) for f, names, late in parts if not late)
     return known, places[0] if places else None
 
 
