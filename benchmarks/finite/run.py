@@ -3,7 +3,7 @@
     python benchmarks/finite/run.py --peer PEER/bin/python
 
 Each library works in a process of its own for each network; calls alternate. Writes
-``results.md`` and ``results.json``; exits with 1 if kernels disagree.
+``results.md``, with ``notes.md`` at its end, and ``results.json``; exits with 1 if kernels disagree.
 """
 
 import argparse
@@ -99,7 +99,8 @@ def measure(name, workload, peer, repeats, patience, folder):
     jacobians = 2 * 4.0 * workload.n * workload.outputs * workload.parameters
     libraries = dict.fromkeys(("ours", "eager", "recipe"), sys.executable)
     libraries |= {"peer": peer} if peer else {}
-    methods = {"ours": (*METHODS, "auto"), "eager": ("auto",), "recipe": ("jacobian",), "peer": METHODS}
+    methods = {"ours": (*METHODS, "auto"), "peer": METHODS}
+    methods |= {"eager": ("auto",), "recipe": ("jacobian",)}
     running = {k: Library(k, python, name, patience) for k, python in libraries.items()}
     try:
         good = []
@@ -155,8 +156,8 @@ def cell(row, key):
 
 HEADER = """# Tangent kernels of finite networks against neural-tangents 0.6.5
 
-T(x1, x2) with all pairs of outputs, float32, on {machine} with {cores} cores (load average {load} at
-the end): medians of {repeats} alternating calls, each library in a process of its own;
+T(x1, x2) with all pairs of outputs, float32, on {machine} with {cores} cores (load average
+{load} at the end): medians of {repeats} alternating calls, each library in a process of its own;
 `results.json` has all of them. Everything is inside of `jax.jit` but *eager*, which is our `auto`
 called from Python, with its checks. *Best of three* is the fastest of structured derivatives,
 Jacobian contraction and vector products. *Recipe* is `jax.jacrev` under `jax.vmap`, contracted leaf
@@ -181,14 +182,14 @@ def table(results, repeats):
                            load=load)]
     for r in results:
         s, m = r["seconds"], r["memory"]
-        auto = s.get("ours auto")
+        auto, eager = s.get("ours auto"), s.get("eager auto")
         own, theirs = best(r, "ours"), best(r, "peer")
         recipe = s.get("recipe jacobian")
         memory = lambda k, m=m: f"{m[k]:.0f}" if k in m else "—"
         lines.append(
             f"| {r['workload']} | {r['n']} | {r['parameters']:,} "
             f"| {'—' if auto is None else f'{1e3 * auto:.1f}'} "
-            f"| {'—' if 'eager auto' not in s else f'{1e3 * s["eager auto"]:.1f}'} "
+            f"| {'—' if eager is None else f'{1e3 * eager:.1f}'} "
             f"| {ratio(auto, s.get(own))} ({(own or '— —').split()[1]}) "
             f"| {cell(r, theirs)} | {ratio(s.get(theirs), auto)} "
             f"| {'—' if recipe is None else f'{1e3 * recipe:.1f}'} | {ratio(recipe, auto)} "
@@ -205,7 +206,7 @@ def table(results, repeats):
             else r["failed"].get(k, "—") for k in keys
         ]
         lines.append(f"| {r['workload']} | " + " | ".join(cells) + " |\n")
-    return "".join(lines)
+    return "".join(lines) + "\n" + (HERE / "notes.md").read_text()
 
 
 def main():

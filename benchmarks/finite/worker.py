@@ -1,8 +1,8 @@
 """One process, one library, one network: obeys commands on standard input.
 
 ``run.py`` starts it in either environment. Commands, one JSON object a line, name a method and what
-to do: ``call`` answers the seconds of one call after another one, ``memory`` the peak in MB of one more call above
-what was held before it, ``flops`` the compiler's count, ``save`` writes the kernel.
+to do: ``call`` answers the seconds of one call after another one, ``memory`` the peak in MB of one
+more call above what was held before it, ``flops`` the compiler's count, ``save`` writes the kernel.
 """
 
 import ctypes

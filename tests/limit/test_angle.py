@@ -1,5 +1,7 @@
 """Deep kernels as series in the angle of two inputs, against the recursion and the layers."""
 
+import importlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -89,8 +91,9 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize(
+    ("name", "symmetric"), [(name, False) for name in NETWORKS] + [("relu", True)]
+)
 def test_layers(used, batches, monkeypatch, name, symmetric):
     network = NETWORKS[name]()
     x = batches[:1] if symmetric else batches
@@ -136,20 +139,40 @@ def test_lengths_that_matter_otherwise_are_left_to_the_layers(used, batches, mon
     assert used == [None]
 
 
-def test_near_and_opposite_inputs(used, batches, monkeypatch):
-    """Where the angle would lose digits the layers are evaluated, which keep them."""
+def test_near_inputs_keep_their_digits(used, batches, monkeypatch):
     x, _ = batches
-    y = jnp.concatenate([x[:3] * (1 + 1e-9) + 1e-9, -x[3:5], x[5:6]])
-    y = y * jnp.linalg.norm(x[0]) / jnp.linalg.norm(y, axis=1, keepdims=True)
+    steps = jnp.asarray([0.0, 1e-9, 1e-6, 1e-4])[:, None]
+    y = x[:4] + steps * x[4:8]
     network = mlp(6)
     found, expected = wl.kernel(network).both(x, y), layers(monkeypatch, network, x, y)
     assert used[0] is not None
-    np.testing.assert_allclose(found.ntk, expected.ntk, rtol=1e-13)
+    np.testing.assert_allclose(found.ntk, expected.ntk, rtol=2e-12)
     double = jnp.concatenate([x, x])
     found, expected = wl.kernel(network).both(double), layers(monkeypatch, network, double)
-    np.testing.assert_allclose(found.ntk, expected.ntk, rtol=1e-13)
+    np.testing.assert_allclose(found.ntk, expected.ntk, rtol=2e-12)
+
+
+def test_opposite_inputs_and_zeros_are_left_to_the_layers(used, batches, monkeypatch):
+    x, _ = batches
+    network = mlp(6)
+    y = jnp.concatenate([-x[3:5], x[5:6]])
+    found, expected = wl.kernel(network).both(x, y), layers(monkeypatch, network, x, y)
+    assert used[0] is not None
+    np.testing.assert_array_equal(found.ntk, expected.ntk)
     zero = x.at[0].set(0)
     assert np.all(np.asarray(wl.kernel(network).ntk(zero)[0]) == 0)
+    assert len(used) == 1
+
+
+def test_opposite_inputs_in_a_large_tile(used, batches, monkeypatch):
+    program = importlib.import_module("widelimit.kernel._program")
+    x, y = batches
+    x, y = jnp.concatenate([x, -y[:2]]), y
+    expected = layers(monkeypatch, mlp(6), x, y)
+    monkeypatch.setattr(program, "TILE", 4)
+    found = wl.kernel(mlp(6)).both(x, y)
+    assert len(used) == 1
+    np.testing.assert_allclose(found.ntk, expected.ntk, rtol=1e-13)
 
 
 def test_priors_belong_to_the_series(used, batches):
@@ -171,7 +194,7 @@ OTHERWISE = {
     "some features": lambda p, x: several(p, x[:4]),
     "weighted features": lambda p, x: several(p, x * jnp.arange(1.0, FEATURES + 1)),
     "skip from a function of the input": lambda p, x: several(p[:-1], x) @ p[-1] * jnp.sin(x[0]),
-    "shallow": lambda p, x: several(p[:3], x),
+    "shallow": lambda p, x: several(p[:2], x),
 }
 
 

@@ -95,7 +95,6 @@ def test_pooled(name):
     f = POOLED[name]
     params, x, y = arguments([(3, 5), (5, 2)], (4, 3))
     expected = kernel(f, params, jnp.concatenate([x, y]))
-    assert relative_error(structured(f, params, x, None), expected[:4, :4]) <= 1e-12
     assert relative_error(structured(f, params, x, y), expected[:4, 4:]) <= 1e-12
 
 
@@ -105,7 +104,6 @@ def test_narrow(name):
     params, x, y = arguments(shapes, example)
     expected = kernel(f, params, jnp.concatenate([x, y]))
     assert relative_error(structured(f, params, x, None), expected[:4, :4]) <= 1e-12
-    assert relative_error(structured(f, params, x, y), expected[:4, 4:]) <= 1e-12
     parts = structured(f, params, x, y, by_parameter=True)
     total = sum(np.asarray(p) for p in parts.values())
     assert relative_error(total, expected[:4, 4:]) <= 1e-12

@@ -25,7 +25,7 @@ from jax.lax import optimization_barrier
 from widelimit.duals import arccos_of_one_minus
 from widelimit.graph import nodes as n
 from widelimit.graph.walk import children, reachable
-from widelimit.limit.differences import CLOSE
+from widelimit.limit.differences import CLOSE, squared_distances
 from widelimit.trace import Graph
 
 LAYERS = 5
@@ -156,27 +156,34 @@ def _degree(values: np.ndarray, scaled: np.ndarray) -> int | None:
 
 
 def kernels(
-    coefficients: Any, left: Any, right: Any, real: Any, *, degrees: tuple[int, ...]
-) -> tuple[list[Any], Any]:
-    """The kernels of all pairs of rows, and whether angles are lost to rounding for some pair."""
+    coefficients: Any, left: Any, right: Any, real: Any, *, degrees: tuple[int, ...], careful: bool
+) -> tuple[list[Any], Any, Any]:
+    """The kernels of all pairs of rows; whether some are near each other, or opposite.
+
+    There an angle from a product has half the digits. ``careful`` takes it from the difference of
+    near ones.
+    """
     symmetric = right is None
     left, lengths = _directions(left)
     right, others = (left, lengths) if symmetric else _directions(right)
     cosine = jnp.clip(left @ right.T, -1, 1)
-    on = jnp.eye(len(left), dtype=bool) if symmetric else None
-    if on is not None:
+    if symmetric:
+        on = jnp.eye(len(left), dtype=bool)
         cosine = jnp.where(on, 1, cosine)
-    far = jnp.abs(cosine)
-    near = arccos_of_one_minus(1 - far)
-    x = jnp.where(cosine < 0, 1 - 2 / math.pi * near, 2 / math.pi * near - 1)
-    close = 1 - far < CLOSE[cosine.dtype.itemsize]
-    close = close & (jnp.arange(len(left)) < real[0])[:, None]
-    close = close & (jnp.arange(len(right)) < real[1])[None, :]
-    if on is not None:
-        close = close & ~on
+    gap = 1 - jnp.abs(cosine)
+    lost = gap < CLOSE[cosine.dtype.itemsize]
+    near, opposite = lost & (cosine > 0), jnp.any(lost & (cosine < 0))
+    if careful:
+        gap = jnp.where(near, squared_distances(left, right, symmetric=symmetric) / 2, gap)
+    angle = 2 / math.pi * arccos_of_one_minus(gap)
+    x = jnp.where(cosine < 0, 1 - angle, angle - 1)
+    near = near & (jnp.arange(len(left)) < real[0])[:, None]
+    near = near & (jnp.arange(len(right)) < real[1])[None, :]
+    if symmetric:
+        near = near & ~on
     product = lengths * others.T
     found = [_clenshaw(c, x) * product**p for c, p in zip(coefficients, degrees, strict=True)]
-    return found, jnp.any(close)
+    return found, jnp.any(near), opposite
 
 
 def _directions(x: Any) -> tuple[Any, Any]:

@@ -27,7 +27,7 @@ from widelimit.limit.activations import Activations
 from widelimit.limit.differences import has_close_pairs
 from widelimit.limit.evaluate import Evaluation, Sampling, Side, deep
 from widelimit.precision import double_precision
-from widelimit.tiles import Started, balanced, filled_up, tile_size, tiled, whole
+from widelimit.tiles import Block, Started, balanced, filled_up, tile_size, tiled, whole
 from widelimit.trace import Graph
 
 TILE = 1024
@@ -124,48 +124,18 @@ class Program:
             out, _, lost = self._pairs(stds, x1, x2, None, kinds, careful=True)
             return self._poisoned(out, lost)
         staged = self._staged(kinds)
-        series = self._of_angle(stds, x1, x2, kinds)
-
-        def block(a: list[Any], b: list[Any] | None, real: tuple[int, int]) -> Started:
-            return layers(a, b, real) if series is None else angles(series, a, b, real)
-
-        def angles(
-            series: Any, a: list[Any], b: list[Any] | None, real: tuple[int, int]
-        ) -> Started:
-            run = self._once(
-                ("angle", series.degrees), partial(angle.kernels, degrees=series.degrees)
-            )
-            terms = jnp.asarray(series.coefficients, a[0].dtype)
-            quick, close = run(terms, a[0], None if b is None else b[0], real)
-            return lambda: layers(a, b, real)() if bool(close) else quick
-
-        def layers(a: list[Any], b: list[Any] | None, real: tuple[int, int]) -> Started:
-            def run(*, careful: bool) -> tuple[Blocks, Any, Any]:
-                one = lambda s, a, b, real: self._pairs(s, a, b, real, kinds, careful=careful)
-                one = one if staged else self._once((kinds, careful), one)
-                return one(stds, a, b, real)
-
-            quick = run(careful=False)
-
-            def finish() -> list[Any]:
-                out, close, lost = quick
-                self._refuse(lost, kinds)
-                if bool(close) and self._activations.kinked():
-                    out, _, lost = run(careful=True)
-                    self._refuse(lost, kinds)
-                self._require_finite(out)
-                return [x for one in out for x in one]
-
-            return finish
-
+        block = self._layers(stds, kinds)
         count = max(x1[0].shape[0], (x2 or x1)[0].shape[0])
         need = self._bytes_per_pair(x1, kinds, staged=staged)
         size = self._tile(need, staged=staged)
-        if series is not None and x2 is not None:
-            # One product and one loop over its entries: nothing to keep in the caches.
-            size = max(size, tile_size(angle.TILE, need, MEMORY))
+        series = self._of_angle(stds, x1, x2, kinds)
+        if series is not None:
+            block = self._angles(series, block, size)
+            if x2 is not None:
+                # One product and one loop over its entries: nothing to keep in the caches.
+                size = max(size, tile_size(angle.TILE, need, MEMORY))
         if count <= size:
-            flat = whole(block, x1, x2, filled=self._fills)
+            flat = whole(block, x1, x2, filled=self._fills and series is None)
         else:
             sizes = balanced(x1[0].shape[0], size), balanced((x2 or x1)[0].shape[0], size)
             ahead = not staged and 2 * math.prod(sizes) * need <= MEMORY
@@ -210,6 +180,56 @@ class Program:
         return {key: float(found[key]) for key in ("flops", "bytes accessed")}
 
     # ----------------------------------------------------------------- inside
+
+    def _layers(self, stds: Any, kinds: Kinds) -> Block:
+        """All pairs of two tiles, layer by layer; again with distances where some are close."""
+        staged = self._staged(kinds)
+
+        def block(a: list[Any], b: list[Any] | None, real: tuple[int, int]) -> Started:
+            def run(*, careful: bool) -> tuple[Blocks, Any, Any]:
+                one = lambda s, a, b, real: self._pairs(s, a, b, real, kinds, careful=careful)
+                one = one if staged else self._once((kinds, careful), one)
+                return one(stds, a, b, real)
+
+            quick = run(careful=False)
+
+            def finish() -> list[Any]:
+                out, close, lost = quick
+                self._refuse(lost, kinds)
+                if bool(close) and self._activations.kinked():
+                    out, _, lost = run(careful=True)
+                    self._refuse(lost, kinds)
+                self._require_finite(out)
+                return [x for one in out for x in one]
+
+            return finish
+
+        return block
+
+    def _angles(self, series: angle.Series, layers: Block, size: int) -> Block:
+        """All pairs of two tiles by a series; if some are opposite by layers, some at a time."""
+
+        def block(a: list[Any], b: list[Any] | None, real: tuple[int, int]) -> Started:
+            terms = jnp.asarray(series.coefficients, a[0].dtype)
+
+            def run(*, careful: bool) -> tuple[list[Any], Any, Any]:
+                how = {"degrees": series.degrees, "careful": careful}
+                one = self._once(("angle", *how.values()), partial(angle.kernels, **how))
+                return one(terms, a[0], None if b is None else b[0], real)
+
+            quick = run(careful=False)
+
+            def finish() -> list[Any]:
+                out, near, opposite = quick
+                if not bool(opposite):
+                    return run(careful=True)[0] if bool(near) else out
+                if b is None or max(len(a[0]), len(b[0])) <= size:
+                    return layers(a, b, real)()
+                return tiled(layers, a, b, (balanced(len(a[0]), size), balanced(len(b[0]), size)))
+
+            return finish
+
+        return block
 
     def _of_angle(self, stds: Any, x1: list[Any], x2: list[Any] | None, kinds: Kinds) -> Any:
         """The kernels as a series in the angle of two inputs; None if they are no such function."""
