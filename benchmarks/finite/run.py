@@ -150,8 +150,12 @@ def best(row, library):
     return min(found, key=found.get) if found else None
 
 
+def ms(seconds):
+    return f"{1e3 * seconds:.{2 if seconds < 1e-3 else 1}f}"
+
+
 def cell(row, key):
-    return "—" if key is None else f"{1e3 * row['seconds'][key]:.1f} ({key.split()[1]})"
+    return "—" if key is None else f"{ms(row['seconds'][key])} ({key.split()[1]})"
 
 
 HEADER = """# Tangent kernels of finite networks against neural-tangents 0.6.5
@@ -188,11 +192,11 @@ def table(results, repeats):
         memory = lambda k, m=m: f"{m[k]:.0f}" if k in m else "—"
         lines.append(
             f"| {r['workload']} | {r['n']} | {r['parameters']:,} "
-            f"| {'—' if auto is None else f'{1e3 * auto:.1f}'} "
-            f"| {'—' if eager is None else f'{1e3 * eager:.1f}'} "
+            f"| {'—' if auto is None else ms(auto)} "
+            f"| {'—' if eager is None else ms(eager)} "
             f"| {ratio(auto, s.get(own))} ({(own or '— —').split()[1]}) "
             f"| {cell(r, theirs)} | {ratio(s.get(theirs), auto)} "
-            f"| {'—' if recipe is None else f'{1e3 * recipe:.1f}'} | {ratio(recipe, auto)} "
+            f"| {'—' if recipe is None else ms(recipe)} | {ratio(recipe, auto)} "
             f"| {memory('ours auto')} / {memory(theirs)} / {memory('recipe jacobian')} "
             f"{'' if r['agrees'] else '**disagrees**'}|\n"
         )
@@ -202,7 +206,7 @@ def table(results, repeats):
     lines.append("| network | " + " | ".join(keys) + " |\n|---" + "|--:" * len(keys) + "|\n")
     for r in results:
         cells = [
-            f"{1e3 * r['seconds'][k]:.1f} [{r['flops'].get(k, 0):.1e}]" if k in r["seconds"]
+            f"{ms(r['seconds'][k])} [{r['flops'].get(k, 0):.1e}]" if k in r["seconds"]
             else r["failed"].get(k, "—") for k in keys
         ]
         lines.append(f"| {r['workload']} | " + " | ".join(cells) + " |\n")
