@@ -3,7 +3,7 @@
     python benchmarks/finite/run.py --peer PEER/bin/python
 
 Each library works in a process of its own for each network; calls alternate. Writes
-``results.md``, with ``notes.md`` at its end, and ``results.json``; exits with 1 if kernels disagree.
+``results.md``, ending with ``notes.md``, and ``results.json``; exits with 1 if kernels disagree.
 """
 
 import argparse

@@ -2,6 +2,7 @@
 
 import pytest
 import run
+import tangents
 
 QUICK = (4, 5, 6, 8, 9, 10, 11, 12, 13, 15, 16, 20, 22, 24, 28)
 """Seeds that are cheap to compile; refusals are among them."""
@@ -52,3 +53,8 @@ def test_three_hundred_random_networks():
     read = [v for v in verdicts if v.kind == "read"]
     assert len(read) > 100
     assert len(set().union(*(v.primitives for v in read))) >= 25
+
+
+def test_tangent_kernels_of_some_random_functions():
+    found = tangents.run((3, 7))
+    assert [f.kind for f in found] == ["agrees"] * 2, found
