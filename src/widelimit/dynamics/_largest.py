@@ -175,7 +175,15 @@ def top_ritz(product: Callable[[Array], Array], start: Array, steps: int) -> Arr
 
     basis = jnp.zeros((steps + 1, size), start.dtype).at[0].set(start / jnp.linalg.norm(start))
     zeros = jnp.zeros(steps, start.dtype)
-    _, diagonal, beside = jax.lax.fori_loop(0, steps, step, (basis, zeros, zeros))
+    state = basis, zeros, zeros
+    if isinstance(start, jax.core.Tracer):
+        _, diagonal, beside = jax.lax.fori_loop(0, steps, step, state)
+    else:
+        # In a loop of the compiled program convolutions would be slow.
+        advance = jax.jit(step)
+        for k in range(steps):
+            state = advance(k, state)
+        _, diagonal, beside = state
     beside = beside[:-1]
     whole = jnp.diag(diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1)
     return jnp.max(jnp.linalg.eigvalsh(whole))
