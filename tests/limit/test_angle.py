@@ -131,12 +131,13 @@ def test_lengths_matter_as_a_power(used, batches, monkeypatch, rng):
 
 def test_lengths_that_matter_otherwise_are_left_to_the_layers(used, batches, monkeypatch, rng):
     x, y = (b * jnp.asarray(rng.uniform(0.2, 5, size=(len(b), 1))) for b in batches)
-    kernel = wl.kernel(mlp(6, 0.2))
-    found, expected = kernel.both(x, y), layers(monkeypatch, mlp(6, 0.2), x, y)
-    assert used == [None]
-    np.testing.assert_array_equal(found.ntk, expected.ntk)
-    kernel.both(x, y)
-    assert used == [None]
+    for network, tried in ((mlp(6, 0.2), []), (mlp(6, activation=erf), [None])):
+        kernel = wl.kernel(network)
+        found, expected = kernel.both(x, y), layers(monkeypatch, network, x, y)
+        assert used == tried
+        np.testing.assert_array_equal(found.ntk, expected.ntk)
+        kernel.both(x, y)
+        assert used == tried
 
 
 def test_near_inputs_keep_their_digits(used, batches, monkeypatch):

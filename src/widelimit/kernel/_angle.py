@@ -62,6 +62,11 @@ def depends_on_angle(graph: Graph) -> bool:
     return len(inputs) == 1 and len(inputs[0].shape) == 1 and all(map(whole, readers))
 
 
+def has_biases(graph: Graph) -> bool:
+    """Whether a bias rules out that lengths matter as a power only."""
+    return any(isinstance(x, n.Entry) for x in graph.nodes)
+
+
 @dataclass(frozen=True)
 class Lengths:
     """The least and the largest squared length of some rows, all above zero."""

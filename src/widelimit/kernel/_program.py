@@ -243,6 +243,8 @@ class Program:
         equal = lengths is not None and lengths.equal(dtype)
         if lengths is None or (kinds, equal) in self._declined:
             return None
+        if not equal and angle.has_biases(self.graph):
+            return None
         run = lambda s, a, b: self._pairs(s, [a], [b], None, kinds, careful=True)[0]
 
         def evaluate(a: Any, b: Any) -> list[Any]:
