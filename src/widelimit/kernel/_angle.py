@@ -34,8 +34,11 @@ POINTS = 160
 """Points of the series, none of them at its ends, where angles have half the digits."""
 TERMS = 96
 """Terms of the longest series that is used."""
-TOLERANCE = {4: 2e-7, 8: 1e-12}
-"""Of what is cut off and of the error between the points, relative to the largest value."""
+TOLERANCES = {4: (2e-7,), 8: (1e-13, 1e-12)}
+"""Of what is cut off and of the error between the points, relative to the largest value.
+
+The first that can be met; very deep networks lose digits themselves.
+"""
 LENGTHS = 8
 """Roundings that squared lengths may differ by."""
 TILE = 4096
@@ -130,16 +133,10 @@ class Series:
             if None in degrees:
                 return None
         terms = _terms(own)
-        bound = TOLERANCE[itemsize]
-        rest = np.cumsum(np.abs(terms[:, ::-1]), 1)[:, ::-1] / largest
-        enough = np.flatnonzero(np.all(rest <= bound, 0))
-        if not len(enough) or enough[0] > TERMS:
+        kept = _shortest(terms / largest, 2 * between / math.pi - 1, other / largest, itemsize)
+        if kept is None:
             return None
-        # Multiples of eight: few lengths are few programs.
-        kept = terms[:, : -(-int(enough[0]) // 8) * 8]
-        error = np.polynomial.chebyshev.chebval(2 * between / math.pi - 1, kept.T) - other
-        if np.any(np.abs(error) > 2 * bound * largest):
-            return None
+        kept = kept * largest
         powers = square ** np.array(degrees, float)
         return cls(kept / powers[:, None], degrees)
 
@@ -149,6 +146,23 @@ def _terms(values: np.ndarray) -> np.ndarray:
     n = values.shape[1]
     cosines = np.cos(np.outer(np.arange(n) + 0.5, np.arange(n)) * (math.pi / n))
     return values @ cosines * np.where(np.arange(n) == 0, 1 / n, 2 / n)
+
+
+def _shortest(
+    terms: np.ndarray, x: np.ndarray, values: np.ndarray, itemsize: int
+) -> np.ndarray | None:
+    """The terms that are needed for rows of values of size one; None if there are too many."""
+    rest = np.cumsum(np.abs(terms[:, ::-1]), 1)[:, ::-1]
+    for bound in TOLERANCES[itemsize]:
+        enough = np.flatnonzero(np.all(rest <= bound, 0))
+        if not len(enough) or enough[0] > TERMS:
+            continue
+        # Multiples of eight: few lengths are few programs.
+        kept = terms[:, : -(-int(enough[0]) // 8) * 8]
+        error = np.polynomial.chebyshev.chebval(x, kept.T) - values
+        if np.all(np.abs(error) <= 2 * bound):
+            return kept
+    return None
 
 
 def _degree(values: np.ndarray, scaled: np.ndarray) -> int | None:
