@@ -118,10 +118,23 @@ def narrowest(jaxpr: Jaxpr, inputs: Sequence[Value], count: int) -> Cut | None:
         here = math.prod(v.aval.shape)
         if flags[v] == (True, True) and 0 < here <= size and here < count:
             best, size = (k, v), here
-    if best is None:
+    if best is None or _written(jaxpr):
         return None
     k, value = best
     return _split(jaxpr, k + 1, value)
+
+
+def _written(jaxpr: Any) -> bool:
+    """Whether somebody wrote a backward pass, which need not be linear."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name.startswith("custom_vjp"):
+            return True
+        values = tuple(eqn.params.values())
+        for value in jax.tree.leaves(values, is_leaf=lambda v: hasattr(v, "eqns")):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns") and _written(inner):
+                return True
+    return False
 
 
 def _split(jaxpr: Jaxpr, at: int, value: Any) -> Cut | None:

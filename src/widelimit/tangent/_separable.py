@@ -142,19 +142,45 @@ def _pull(e: Any, k: int, run: Callable[..., Any]) -> Any:
 
 
 def _entrywise(jaxpr: Any) -> bool:
-    """Whether every entry of a program's output depends on that entry of its input alone."""
+    """Whether a program multiplies every entry of its input by a number.
+
+    A derivative that somebody wrote may do anything, such as to clip what comes in.
+    """
     shape = jaxpr.invars[0].aval.shape
-    moved = {jaxpr.invars[0]}
+    moved, zeros = {jaxpr.invars[0]}, set()
     for eqn in jaxpr.eqns:
-        if not any(not isinstance(v, Literal) and v in moved for v in eqn.invars):
+        comes = [not isinstance(v, Literal) and v in moved for v in eqn.invars]
+        if not any(comes):
+            if eqn.primitive.name == "broadcast_in_dim" and _is_zero(eqn.invars[0], zeros):
+                zeros.update(eqn.outvars)
             continue
-        name = eqn.primitive.name
         if any(v.aval.shape != shape for v in eqn.outvars):
             return False
-        if name not in ELEMENTWISE and not _called(eqn, moved):
+        if not _linear(eqn, comes, zeros) and not _called(eqn, moved):
             return False
         moved.update(eqn.outvars)
     return all(v.aval.shape == shape for v in jaxpr.outvars)
+
+
+def _linear(eqn: Any, comes: list[bool], zeros: set) -> bool:
+    """Whether an equation is linear, entry by entry, in the operands that are marked."""
+    match eqn.primitive.name:
+        case "mul":
+            return sum(comes) == 1
+        case "div":
+            return comes == [True, False]
+        case "add" | "add_any" | "sub":
+            return all(comes)
+        case "neg" | "copy" | "convert_element_type":
+            return True
+        case "select_n":
+            rest = [v for v, c in zip(eqn.invars[1:], comes[1:]) if not c]
+            return not comes[0] and all(_is_zero(v, zeros) for v in rest)
+    return False
+
+
+def _is_zero(v: Any, zeros: set) -> bool:
+    return not v.val if isinstance(v, Literal) else v in zeros
 
 
 def _called(eqn: Any, moved: set) -> bool:
