@@ -32,7 +32,9 @@ MAY_IMPORT = {
     "priors": {"errors", "precision"},
     "models": {"priors", "errors"},
     "nn": {"priors", "models", "errors"},
-    "kernel": {"batches", "trace", "graph", "limit", "models", "priors", "tiles", "errors"},
+    "kernel": {
+        "batches", "trace", "graph", "limit", "models", "priors", "tiles", "precision", "errors",
+    },
     "tangent": {"batches", "models", "tiles", "errors"},
     "finite": {
         "batches", "tangent", "tiles", "kernel", "models", "priors", "trace", "graph", "errors",

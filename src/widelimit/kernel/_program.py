@@ -24,6 +24,7 @@ from widelimit.kernel import _angle as angle
 from widelimit.kernel._output import diagonal_block, pair_block, positions
 from widelimit.limit import unsettled
 from widelimit.limit.activations import Activations
+from widelimit.limit.angle import kernels
 from widelimit.limit.differences import has_close_pairs
 from widelimit.limit.evaluate import Evaluation, Sampling, Side, deep
 from widelimit.precision import double_precision
@@ -214,7 +215,7 @@ class Program:
 
             def run(*, careful: bool) -> tuple[list[Any], Any, Any]:
                 how = {"degrees": series.degrees, "careful": careful}
-                one = self._once(("angle", *how.values()), partial(angle.kernels, **how))
+                one = self._once(("angle", *how.values()), partial(kernels, **how))
                 return one(terms, a[0], None if b is None else b[0], real)
 
             quick = run(careful=False)
