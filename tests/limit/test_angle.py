@@ -234,6 +234,32 @@ def test_a_slow_series_is_not_used():
     assert Series.fitted(broken, 3, 1.0, 8, equal=True) is None
 
 
+def test_what_happens_near_angle_zero_only():
+    """A peak narrower than the distance of the points, as of frequencies of 1e5."""
+    peak = lambda a, b: [np.exp(-np.sum((a[:, None] - b[None]) ** 2, -1) * 1e10) + a @ b.T]
+    assert Series.fitted(peak, 3, 1.0, 8, equal=True) is None
+    assert Series.fitted(peak, 3, 1.0, 4, equal=True) is None
+
+
+def test_high_frequencies(used, batches, monkeypatch):
+    x, _ = batches
+
+    def network(p, x):
+        h = x @ p[0] * 1e5
+        for w in p[1:]:
+            h = jnp.cos(h) @ w / 8
+        return h
+
+    shapes = [(FEATURES, 64), *[(64, 64)] * 6]
+    priors = [jax.ShapeDtypeStruct(s, jnp.float64) for s in shapes]
+    found = wl.kernel(network, priors).nngp(x)
+    with monkeypatch.context() as patch:
+        patch.setattr(_angle, "PAIRS", np.inf)
+        expected = wl.kernel(network, priors).nngp(x)
+    assert used == [None]
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_lengths():
     x = np.array([[3.0, 4.0], [5.0, 0.0]])
     assert Lengths.of(x) == Lengths(25.0, 25.0)

@@ -35,6 +35,7 @@ def with_backward(rule):
 clipped = with_backward(lambda x, c: (jnp.clip(c * jnp.cos(x), -0.1, 0.1),))
 shifted = with_backward(lambda x, c: (c + 0.3,))
 chosen = with_backward(lambda x, c: (jnp.where(x > 0, c, 0.2),))
+constant = with_backward(lambda x, c: (jnp.cos(x),))
 straight = with_backward(lambda x, c: (c,))
 
 
@@ -63,6 +64,7 @@ POOLED = {
     "clipped backwards": lambda p, x: clipped(x @ p[0]).mean(0) @ p[1],
     "shifted backwards": lambda p, x: shifted(x @ p[0]).mean(0) @ p[1],
     "chosen backwards": lambda p, x: chosen(x @ p[0]).mean(0) @ p[1],
+    "constant backwards": lambda p, x: constant(x @ p[0]).mean(0) @ p[1],
     "straight through": lambda p, x: straight(x @ p[0]).mean(0) @ p[1],
     "branch": lambda p, x: lax.cond(
         x[0, 0] > 0, jnp.tanh, jnp.sin, x @ p[0]).mean(0) @ p[1],

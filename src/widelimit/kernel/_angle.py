@@ -107,6 +107,8 @@ class Series:
         """
         points = math.pi / 2 * (1 + np.cos((np.arange(POINTS) + 0.5) * (math.pi / POINTS)))
         between = math.pi / 2 * (1 + np.cos(np.arange(13, POINTS - 12, 5) * (math.pi / POINTS)))
+        # What happens nearer to angle zero than any point, as with high frequencies, is seen here.
+        between = np.concatenate([between, [0.0], np.logspace(-12, -1, 34)])
         # Vectors of different lengths at small angles lose digits.
         wide = np.abs(between - math.pi / 2) < 1
         tried = between[wide]

@@ -159,7 +159,7 @@ def _entrywise(jaxpr: Any) -> bool:
         if not _linear(eqn, comes, zeros) and not _called(eqn, moved):
             return False
         moved.update(eqn.outvars)
-    return all(v.aval.shape == shape for v in jaxpr.outvars)
+    return all(not isinstance(v, Literal) and v in moved | zeros for v in jaxpr.outvars)
 
 
 def _linear(eqn: Any, comes: list[bool], zeros: set) -> bool:
