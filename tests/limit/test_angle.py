@@ -35,7 +35,7 @@ def used(monkeypatch):
         taken.append(found)
         return found
 
-    monkeypatch.setattr(_angle, "PAIRS", 0)
+    monkeypatch.setattr(_angle, "WORK", 0)
     monkeypatch.setattr(Series, "fitted", classmethod(watched))
     return taken
 
@@ -43,7 +43,7 @@ def used(monkeypatch):
 def layers(monkeypatch, network, *x):
     """The kernels without any series."""
     with monkeypatch.context() as patch:
-        patch.setattr(_angle, "PAIRS", np.inf)
+        patch.setattr(_angle, "WORK", np.inf)
         return wl.kernel(network).both(*x)
 
 
@@ -118,6 +118,32 @@ def test_single_precision(used, batches, monkeypatch):
     assert used[0] is not None
     assert found.ntk.dtype == jnp.float32
     np.testing.assert_allclose(found.ntk, exact.ntk, rtol=5e-6)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 30])
+def test_powers_where_they_cancel_little(used, batches, depth):
+    x, y = map(np.asarray, batches)
+    found = wl.kernel(mlp(depth)).both(x, y)
+    assert used[0].powers == (depth < 30)
+    ratio = found.ntk / recursion(depth, x, y)[1]
+    np.testing.assert_allclose(ratio, ratio[0, 0], rtol=3e-12)
+
+
+@pytest.mark.parametrize("rows", [4, 7, 12, 13])
+def test_symmetric_products_in_strips_and_tiles(used, monkeypatch, rng, rows):
+    """Tiles whose last rows do not count, and products of which half is mirrored."""
+    monkeypatch.setattr(importlib.import_module("widelimit.limit.angle"), "STRIP", 2)
+    x = directions(rng, rows) * jnp.asarray(rng.uniform(0.5, 2, size=(rows, 1)))
+    expected = layers(monkeypatch, mlp(3), x)
+    for tile in (4, 64):
+        monkeypatch.setattr(importlib.import_module("widelimit.kernel._program"), "TILE", tile)
+        monkeypatch.setattr(_angle, "TILE", tile)
+        found = wl.kernel(mlp(3)).both(x)
+        assert used[-1].powers
+        for kind in ("nngp", "ntk"):
+            a, b = getattr(found, kind), getattr(expected, kind)
+            np.testing.assert_allclose(a, b, rtol=1e-12)
+            np.testing.assert_array_equal(a, a.T)
 
 
 def test_lengths_matter_as_a_power(used, batches, monkeypatch, rng):
@@ -195,7 +221,7 @@ OTHERWISE = {
     "some features": lambda p, x: several(p, x[:4]),
     "weighted features": lambda p, x: several(p, x * jnp.arange(1.0, FEATURES + 1)),
     "skip from a function of the input": lambda p, x: several(p[:-1], x) @ p[-1] * jnp.sin(x[0]),
-    "shallow": lambda p, x: several(p[:2], x),
+    "shallow": lambda p, x: several(p[:1], x),
 }
 
 
@@ -209,7 +235,7 @@ def test_other_uses_of_the_input(used, batches, monkeypatch, name):
     found = wl.kernel(network, priors).ntk(*batches)
     assert not used
     with monkeypatch.context() as patch:
-        patch.setattr(_angle, "PAIRS", np.inf)
+        patch.setattr(_angle, "WORK", np.inf)
         expected = wl.kernel(network, priors).ntk(*batches)
     np.testing.assert_array_equal(found, expected)
 
@@ -254,7 +280,7 @@ def test_high_frequencies(used, batches, monkeypatch):
     priors = [jax.ShapeDtypeStruct(s, jnp.float64) for s in shapes]
     found = wl.kernel(network, priors).nngp(x)
     with monkeypatch.context() as patch:
-        patch.setattr(_angle, "PAIRS", np.inf)
+        patch.setattr(_angle, "WORK", np.inf)
         expected = wl.kernel(network, priors).nngp(x)
     assert used == [None]
     np.testing.assert_array_equal(found, expected)

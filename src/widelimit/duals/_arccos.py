@@ -1,9 +1,10 @@
-"""Inverse sine and cosine from one short polynomial.
+"""Inverse sine and cosine from one short polynomial each.
 
-arcsin(r) / r is a function of r^2 whose nearest singularity is r^2 = 1. On [0, 1/4] a polynomial
-of degree 6 (float32) or 13 (float64) is exact to rounding, and arcsin(z) = pi/2 - 2 arcsin(r) with
-r^2 = (1 - z) / 2 brings the rest there. All of it is additions and multiplications on whole
-vectors, a fraction of an arctan2, and keeps its digits near 0 and, where 1 - z is known, near 1.
+arccos(1 - g) / sqrt(2 g) is a function of g whose nearest singularity is g = 2, and on [0, 1] a
+polynomial of degree 8 (float32) or 17 (float64) is exact to rounding. arcsin(r) / r is one of r^2
+with degrees 6 and 13 on [0, 1/4], and arcsin(z) = pi/2 - 2 arcsin(r) with r^2 = (1 - z) / 2 brings
+the rest there. All of it is additions and multiplications on whole vectors, a fraction of an
+arctan2; the first keeps its digits near angle 0, the second near z = 0.
 """
 
 from functools import lru_cache
@@ -13,35 +14,42 @@ import jax.numpy as jnp
 import numpy as np
 
 
+def _arccos_ratio(y):
+    """arccos(1 - g) / sqrt(2 g) with y = 2 g - 1."""
+    root = np.sqrt((y + 1) / 4)
+    return np.arcsin(root) / root
+
+
+def _arcsin_ratio(y):
+    """arcsin(r) / r with y = 8 r^2 - 1."""
+    root = np.sqrt((y + 1) / 8)
+    return np.arcsin(root) / root
+
+
 @lru_cache
-def _powers(degree):
-    """Powers of y = 8 r^2 - 1, highest first, of arcsin(r) / r: its Chebyshev series, cut off."""
-    count = 48
-    angle = (np.arange(count, dtype=np.longdouble) + 0.5) * (np.longdouble(pi) / count)
-    r = np.cos(angle / 2) / 2
+def _powers(function, degree):
+    """Powers of y in [-1, 1], highest first, of a function's Chebyshev series, cut off."""
+    count = 64
+    # All digits of pi: else the points are not where the series is orthogonal.
+    angle = (np.arange(count) + np.longdouble(0.5)) * (4 * np.arctan(np.longdouble(1)) / count)
     orders = np.arange(degree + 1)[:, None]
-    series = (2 * np.arcsin(r) / r * np.cos(orders * angle)).mean(axis=1)
+    series = (2 * function(np.cos(angle)) * np.cos(orders * angle)).mean(axis=1)
     series[0] /= 2
     powers = np.polynomial.chebyshev.cheb2poly(series.astype(np.float64))
     return tuple(powers[::-1].tolist())
 
 
-def _ratio(squared):
-    """Return arcsin(r) / r from r^2 in [0, 1/4], by Horner's rule."""
-    y = 8 * squared - 1
+def _horner(powers, y):
     total = jnp.zeros_like(y)
-    for a in _powers(13 if y.dtype == jnp.float64 else 6):
+    for a in powers:
         total = total * y + a
     return total
 
 
 def arccos_of_one_minus(g):
-    """Return arccos(1 - g) for 0 <= g <= 1, to a relative error of a few roundings."""
-    near = g <= 0.5
-    z = 1 - g
-    r = jnp.where(near, jnp.sqrt(g / 2), z)
-    angle = r * _ratio(jnp.where(near, g / 2, z * z))
-    return jnp.where(near, 2 * angle, pi / 2 - angle)
+    """Return arccos(1 - g) for 0 <= g <= 1, to a relative error of two roundings."""
+    powers = _powers(_arccos_ratio, 17 if g.dtype == jnp.float64 else 8)
+    return jnp.sqrt(2 * g) * _horner(powers, 2 * g - 1)
 
 
 def arcsin(z):
@@ -52,6 +60,7 @@ def arcsin(z):
     small = size <= 0.5
     rest = jnp.where(small, 0.25, (1 - size) / 2)
     r = jnp.where(small, size, jnp.sqrt(rest))
-    angle = r * _ratio(jnp.where(small, z * z, rest))
+    powers = _powers(_arcsin_ratio, 13 if z.dtype == jnp.float64 else 6)
+    angle = r * _horner(powers, 8 * jnp.where(small, z * z, rest) - 1)
     angle = jnp.where(small, angle, pi / 2 - 2 * angle)
     return jnp.where(positive, angle, -angle)

@@ -24,7 +24,7 @@ from widelimit.graph import nodes as n
 from widelimit.graph.walk import children, reachable
 from widelimit.trace import Graph
 
-LAYERS = 5
+LAYERS = 2
 """Nonlinearities from which the series is faster than the layers."""
 POINTS = 160
 """Points of the series, none of them at its ends, where angles have half the digits."""
@@ -41,16 +41,23 @@ TILE = 4096
 """Inputs per tile, at most."""
 SCALES, DEGREES, EXACT = (0.31, 1.7, 5.3), 4, 1e-10
 """Lengths at which homogeneity is tried, degrees that are tried, and to what precision."""
-PAIRS = 10**6
-"""Pairs of inputs from which a series is worth fitting."""
+WORK = 2 * 10**7
+"""Pairs of inputs times nonlinearities from which a series is worth fitting."""
+CONDITION = 4
+"""How much larger than the kernel its powers of 2θ/π - 1 may be together, to be summed as such."""
 
 Evaluate = Callable[[np.ndarray, np.ndarray], Sequence[np.ndarray]]
 """Two batches of vectors -> kernels of all pairs."""
 
 
+def layers(graph: Graph) -> int:
+    """The number of nonlinearities."""
+    return sum(isinstance(x, n.Apply) for x in graph.nodes)
+
+
 def depends_on_angle(graph: Graph) -> bool:
     """Whether a network is deep, and its inputs matter through one inner product only."""
-    if sum(isinstance(x, n.Apply) for x in graph.nodes) < LAYERS:
+    if layers(graph) < LAYERS:
         return False
     if any(o.node.shape or not isinstance(o.node, n.Field) for o in graph.outputs):
         return False
@@ -76,8 +83,8 @@ class Lengths:
     @classmethod
     def of(cls, *batches: Any) -> Lengths | None:
         """Of all rows; None if one is zero or not finite."""
-        found = [np.asarray(x, float) for x in batches]
-        squares = np.concatenate([np.einsum("ij,ij->i", x, x) for x in found])
+        found = [np.asarray(x) for x in batches]
+        squares = np.concatenate([np.einsum("ij,ij->i", x, x, dtype=float) for x in found])
         least, most = float(squares.min()), float(squares.max())
         return cls(least, most) if least > 0 and math.isfinite(most) else None
 
@@ -88,13 +95,15 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Series:
-    """Chebyshev coefficients in 2θ/π - 1, one row for each kernel.
+    """Coefficients of a series in 2θ/π - 1, one row for each kernel.
 
     ``degrees`` are the powers of the lengths by which each is multiplied, of a homogeneous network.
+    ``powers`` says that the coefficients are those of powers, and not of Chebyshev polynomials.
     """
 
     coefficients: np.ndarray
     degrees: tuple[int, ...]
+    powers: bool
 
     @classmethod
     def fitted(
@@ -134,9 +143,11 @@ class Series:
         kept = _shortest(terms / largest, 2 * between / math.pi - 1, other / largest, itemsize)
         if kept is None:
             return None
-        kept = kept * largest
-        powers = square ** np.array(degrees, float)
-        return cls(kept / powers[:, None], degrees)
+        # Half the operations, where they cancel little.
+        monomials = np.stack([np.polynomial.chebyshev.cheb2poly(row) for row in kept])
+        powers = bool(np.all(np.abs(monomials).sum(1) <= CONDITION))
+        lengths = square ** np.array(degrees, float)[:, None]
+        return cls((monomials if powers else kept) * largest / lengths, degrees, powers)
 
 
 def _terms(values: np.ndarray) -> np.ndarray:
@@ -155,8 +166,8 @@ def _shortest(
         enough = np.flatnonzero(np.all(rest <= bound, 0))
         if not len(enough) or enough[0] > TERMS:
             continue
-        # Multiples of eight: few lengths are few programs.
-        kept = terms[:, : -(-int(enough[0]) // 8) * 8]
+        # Multiples of four: few lengths are few programs.
+        kept = terms[:, : -(-int(enough[0]) // 4) * 4]
         error = np.polynomial.chebyshev.chebval(x, kept.T) - values
         if np.all(np.abs(error) <= 2 * bound):
             return kept

@@ -132,9 +132,8 @@ class Program:
         series = self._of_angle(stds, x1, x2, kinds)
         if series is not None:
             block = self._angles(series, block, size)
-            if x2 is not None:
-                # One product and one loop over its entries: nothing to keep in the caches.
-                size = max(size, tile_size(angle.TILE, need, MEMORY))
+            # One product and few loops over its entries: nothing to keep in the caches.
+            size = max(size, tile_size(angle.TILE, need, MEMORY))
         if count <= size:
             flat = whole(block, x1, x2, filled=self._fills and series is None)
         else:
@@ -214,7 +213,9 @@ class Program:
             terms = jnp.asarray(series.coefficients, a[0].dtype)
 
             def run(*, careful: bool) -> tuple[list[Any], Any, Any]:
-                how = {"degrees": series.degrees, "careful": careful}
+                how = {
+                    "degrees": series.degrees, "powers": series.powers, "careful": careful
+                }
                 one = self._once(("angle", *how.values()), partial(kernels, **how))
                 return one(terms, a[0], None if b is None else b[0], real)
 
@@ -224,9 +225,10 @@ class Program:
                 out, near, opposite = quick
                 if not bool(opposite):
                     return run(careful=True)[0] if bool(near) else out
-                if b is None or max(len(a[0]), len(b[0])) <= size:
+                counts = len(a[0]), len((b or a)[0])
+                if max(counts) <= size:
                     return layers(a, b, real)()
-                return tiled(layers, a, b, (balanced(len(a[0]), size), balanced(len(b[0]), size)))
+                return tiled(layers, a, b, (balanced(counts[0], size), balanced(counts[1], size)))
 
             return finish
 
@@ -236,7 +238,8 @@ class Program:
         """The kernels as a series in the angle of two inputs; None if they are no such function."""
         batches = [x1[0]] if x2 is None else [x1[0], x2[0]]
         dtype = float_dtype(x1)
-        if len(batches[0]) * len(batches[-1]) < angle.PAIRS or not self._angular:
+        pairs = len(batches[0]) * len(batches[-1])
+        if not self._angular or pairs * angle.layers(self.graph) < angle.WORK:
             return None
         if self._staged(kinds) or any(x.dtype != dtype or x.shape[-1] < 2 for x in batches):
             return None
