@@ -67,7 +67,7 @@ def _directions(x: Any, real: Any) -> tuple[Any, Any]:
 
 
 def _squared(x: Any) -> Any:
-    """x xᵀ, of which little more than half is multiplied out."""
+    """The product x xᵀ, of which little more than half is multiplied out."""
     n = len(x)
     size = max(-(-n // STRIPS), STRIP)
     if size >= n:
