@@ -273,7 +273,7 @@ class Builder:
         pure: bool = False,
         name: str = "map",
         along: Callable[..., Any] | None = None,
-        weighs: bool = False,
+        matrix: Callable[..., Any] | None = None,
     ) -> n.Field:
         """A linear map over position axes; a pure selection goes inside pointwise nodes."""
         untouched = tuple(k for k in range(len(operand.shape)) if k not in acted)
@@ -300,7 +300,7 @@ class Builder:
             self.sizes.note(moved, self.sizes.of(known).times(Size(math.log(max(terms, 1)))))
             assert isinstance(rest, n.Field)
             options = {
-                "selects": selects, "pure": pure, "name": name, "along": along, "weighs": weighs,
+                "selects": selects, "pure": pure, "name": name, "along": along, "matrix": matrix,
             }
             linear = self.map(rest, acted, out, function, values, **options)  # type: ignore[arg-type]
             return self.add(shape, operand.channels, [whole(moved), whole(linear)])
@@ -320,7 +320,7 @@ class Builder:
                 selects or pure,
                 name,
                 along,
-                weighs,
+                matrix,
             ),
         )
 

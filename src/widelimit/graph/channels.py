@@ -159,7 +159,7 @@ def _through(
             out = node.shape[len(node.shape) - node.n_out :]
             return b.map(
                 operand, node.acted, out, node.function, node.values,
-                selects=node.selects, name=node.name, along=node.along, weighs=node.weighs,
+                selects=node.selects, name=node.name, along=node.along, matrix=node.matrix,
             )
         case n.Together():
             operands = tuple(

@@ -295,8 +295,8 @@ class Map(Rearranged):
     ``function(block, *values)`` takes the ``acted`` axes of one example, in that order, and
     returns the last ``n_out`` axes of this node. ``selects`` says that each output is one of the
     inputs or zero, so that the map commutes with taking the diagonal. A map of one axis to one
-    axis may come with ``along(array, axis)``, the same map of one axis of any array. ``weighs``
-    says that the values are factors, as in a product with a known matrix.
+    axis may come with ``along(array, axis)``, the same map of one axis of any array. A
+    product with a known array comes with ``matrix(value)``, of shape (batch, outputs, inputs).
     """
 
     acted: tuple[int, ...]
@@ -306,7 +306,7 @@ class Map(Rearranged):
     selects: bool
     name: str
     along: Callable[..., Any] | None = field(default=None, repr=False)
-    weighs: bool = False
+    matrix: Callable[..., Any] | None = field(default=None, repr=False)
 
     @property
     def untouched(self) -> tuple[int, ...]:

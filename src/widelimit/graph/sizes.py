@@ -150,7 +150,7 @@ class Sizes:
                 # At most as many terms as there are positions, all of one sign.
                 terms = math.prod(operand.shape[k] for k in acted)
                 size = self.of(operand).times(Size(math.log(max(terms, 1))))
-                if node.weighs:
+                if node.matrix is not None:
                     for v in node.values:
                         size = size.times(self.of(v))
                 return replace(size, cancels=size.cancels or terms > 1)

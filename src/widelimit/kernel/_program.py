@@ -21,6 +21,7 @@ from widelimit.graph.show import Layouts
 from widelimit.graph.simplify import simplified
 from widelimit.graph.walk import reachable
 from widelimit.kernel import _angle as angle
+from widelimit.kernel._alone import Alone
 from widelimit.kernel._output import diagonal_block, pair_block, positions
 from widelimit.limit import unsettled
 from widelimit.limit.activations import Activations
@@ -28,7 +29,7 @@ from widelimit.limit.angle import kernels
 from widelimit.limit.differences import has_close_pairs
 from widelimit.limit.evaluate import Evaluation, Sampling, Side, deep
 from widelimit.precision import double_precision
-from widelimit.tiles import Block, Started, balanced, filled_up, tile_size, tiled, whole
+from widelimit.tiles import Block, Started, balanced, each, filled_up, tile_size, tiled, whole
 from widelimit.trace import Graph
 
 TILE = 1024
@@ -109,7 +110,7 @@ class Program:
         self._compiled: dict[Any, Callable[..., Any]] = {}
         self._declined: set[tuple[Kinds, bool]] = set()
         self._series: dict[Kinds, bool] = {}
-        self._shapes: dict[Kinds, tuple[list[int], Layouts]] = {}
+        self._shapes: dict[Kinds, tuple[list[int], Layouts, Alone]] = {}
 
     def with_sampling(self, sampling: Sampling) -> Program:
         """The same graph, with other draws."""
@@ -125,11 +126,14 @@ class Program:
             out, _, lost = self._pairs(stds, x1, x2, None, kinds, careful=True)
             return self._poisoned(out, lost)
         staged = self._staged(kinds)
-        block = self._layers(stds, kinds)
         count = max(x1[0].shape[0], (x2 or x1)[0].shape[0])
         need = self._bytes_per_pair(x1, kinds, staged=staged)
         size = self._tile(need, staged=staged)
         series = self._of_angle(stds, x1, x2, kinds)
+        known = 0
+        if series is None and count > size and not staged:
+            x1, x2, known = self._with_own(stds, x1, x2, kinds, size)
+        block = self._layers(stds, kinds, known)
         if series is not None:
             block = self._angles(series, block, size)
             # One product and few loops over its entries: nothing to keep in the caches.
@@ -161,7 +165,7 @@ class Program:
     def costs(self, leaves: list[Any], kinds: Kinds) -> Costs:
         """What each node's moments take, and the tiles that follow from it."""
         size = np.dtype(float_dtype(leaves)).itemsize
-        _, layouts = self._shaped(leaves, kinds)
+        layouts = self._shaped(leaves, kinds)[1]
         nodes = {
             key: (tied, -(-entries // _PAIRS) * size) for key, (tied, entries) in layouts.items()
         }
@@ -181,15 +185,45 @@ class Program:
 
     # ----------------------------------------------------------------- inside
 
-    def _layers(self, stds: Any, kinds: Kinds) -> Block:
-        """All pairs of two tiles, layer by layer; again with distances where some are close."""
+    def _with_own(
+        self, stds: Any, x1: list[Any], x2: list[Any] | None, kinds: Kinds, size: int
+    ) -> tuple[list[Any], list[Any] | None, int]:
+        """The inputs, and behind them so many arrays of what is asked of each example alone.
+
+        None if tiles do not repeat much of it, or if some variable is empty.
+        """
+        if self.sampled or not self._shaped(x1, kinds)[2].worthwhile(size):
+            return x1, x2, 0
+        run = self._once((kinds, "alone"), partial(self._alone, kinds=kinds))
+        out = []
+        for x in (x1,) if x2 is None else (x1, x2):
+            found, empty = each(lambda rows: run(stds, rows), x, size * size)
+            if empty:
+                return x1, x2, 0
+            out.append([*x, *found])
+        return out[0], None if x2 is None else out[1], len(found)
+
+    def _alone(self, stds: Any, rows: list[Any], kinds: Kinds) -> tuple[list[Any], Any]:
+        side = Side(rows, rows[0].shape[0])
+        ev = self._evaluation(stds, (side, side), kinds, careful=False)
+        with deep(len(self.graph.nodes)):
+            return self._shaped(rows, kinds)[2].compute(ev, side.size)
+
+    def _layers(self, stds: Any, kinds: Kinds, known: int = 0) -> Block:
+        """All pairs of two tiles, layer by layer; again with distances where some are close.
+
+        The last ``known`` arrays of a tile are what was asked of each example alone.
+        """
         staged = self._staged(kinds)
 
         def block(a: list[Any], b: list[Any] | None, real: tuple[int, int]) -> Started:
             def run(*, careful: bool) -> tuple[Blocks, Any, Any]:
-                one = lambda s, a, b, real: self._pairs(s, a, b, real, kinds, careful=careful)
-                one = one if staged else self._once((kinds, careful), one)
-                return one(stds, a, b, real)
+                use = 0 if careful else known
+                sides = [x and x[: len(x) - known + use] for x in (a, b)]
+                how = {"kinds": kinds, "careful": careful, "known": use}
+                one = partial(self._pairs, **how)
+                one = one if staged else self._once(tuple(how.values()), one)
+                return one(stds, *sides, real)
 
             quick = run(careful=False)
 
@@ -304,8 +338,11 @@ class Program:
         entries = [-(-count // _PAIRS) for count in self._shaped(leaves, kinds)[0]]
         return max(sum(entries) if staged else _ALIVE * max(entries), 1) * size
 
-    def _shaped(self, leaves: list[Any], kinds: Kinds) -> tuple[list[int], Layouts]:
-        """Sizes and layouts of all moments of two examples with two, from shapes alone."""
+    def _shaped(self, leaves: list[Any], kinds: Kinds) -> tuple[list[int], Layouts, Alone]:
+        """Sizes and layouts of all moments of two examples with two, from shapes alone.
+
+        And what was asked of an example alone.
+        """
         if kinds in self._shapes:
             return self._shapes[kinds]
         two = [jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype) for x in leaves]
@@ -318,7 +355,7 @@ class Program:
                 for kind in kinds:
                     for out in self.graph.outputs:
                         pair_block(ev, out, kind)
-            self._shapes[kinds] = ev.sizes(), ev.layouts()
+            self._shapes[kinds] = ev.sizes(), ev.layouts(), Alone.of(ev)
 
         jax.eval_shape(run, stds, two, two)
         return self._shapes[kinds]
@@ -332,11 +369,17 @@ class Program:
         )
 
     def _pairs(
-        self, stds: Any, a: Any, b: Any, real: Any, kinds: Kinds, *, careful: bool
+        self, stds: Any, a: Any, b: Any, real: Any, kinds: Kinds, *, careful: bool, known: int = 0
     ) -> tuple[Blocks, Any, Any]:
+        given = None
+        if known:
+            inputs = len(a) - known
+            alone = self._shaped(a[:inputs], kinds)[2]
+            given = alone.given(a[inputs:], b and b[inputs:])
+            a, b = a[:inputs], b and b[:inputs]
         left = Side(a, a[0].shape[0])
         right = left if b is None else Side(b, b[0].shape[0])
-        ev = self._evaluation(stds, (left, right), kinds, careful=careful)
+        ev = self._evaluation(stds, (left, right), kinds, careful=careful, given=given)
         with deep(len(self.graph.nodes)):
             results = [[pair_block(ev, out, kind) for out in self.graph.outputs] for kind in kinds]
             lost = unsettled.flags(ev, self._watched, real)

@@ -6,8 +6,9 @@ Every quantity is asked for, not pushed: the output asks for the moments it need
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -77,6 +78,15 @@ class Evaluation:
         How integrals without a closed form are drawn.
     entangled
         Which fields are drawn.
+    given
+        Moments and means of each example with itself that are known already, by their keys: those
+        of ``asked`` and the pairing (of a moment) or the side (of a mean).
+
+    Attributes
+    ----------
+    asked
+        What was asked of examples with themselves for something else than such a quantity, and a
+        function that asks another evaluation for it, of its left side.
     """
 
     def __init__(
@@ -91,6 +101,7 @@ class Evaluation:
         careful: bool = True,
         sampling: Sampling | None = None,
         entangled: Entangled | None = None,
+        given: Mapping[tuple, Any] | None = None,
     ) -> None:
         self.sides = sides
         self.symmetric = sides[0] is sides[1]
@@ -104,7 +115,9 @@ class Evaluation:
         self.entangled = entangled or Entangled()
         self.close: list[Any] = []
         self.empty: list[Any] = []
-        self._memo: dict[tuple, Any] = {}
+        self.asked: dict[tuple, Callable[[Evaluation], Any]] = {}
+        self._alone = 0
+        self._memo: dict[tuple, Any] = dict(given or {})
         self._made: dict[tuple, Any] = {}
         self._relations: dict[tuple[int, int], bool] = {}
         self._constants: dict[int, bool] = {}
@@ -189,8 +202,14 @@ class Evaluation:
         from widelimit.limit.means import mean
 
         key = ("mean", id(node), 0 if self.symmetric else side)
+        if not self._alone:
+            self.asked.setdefault(key[:-1], lambda ev: ev.mean(node, 0))
         if key not in self._memo:
-            out = mean(self, node, side)
+            self._alone += 1
+            try:
+                out = mean(self, node, side)
+            finally:
+                self._alone -= 1
             if out is ZERO:
                 out = jnp.zeros((1,) * (1 + len(node.shape)), self.dtype)
             self._memo[key] = out
@@ -232,15 +251,21 @@ class Evaluation:
             for t in b_targets
         )
         key = (kind.__name__, id(a), id(b), ties, pairing)
+        free = iter(range(len(a.shape), len(a.shape) + len(b.shape)))
+        first = tuple(range(len(a.shape)))
+        other = tuple(t if t is not None else next(free) for t in ties)
+        count = len(first) + sum(t is None for t in ties)
+        alone = pairing in ("left", "right")
+        if alone and not self._alone:
+            ask = lambda ev: ev.at(kind, a, first, b, other, count, "left")
+            self.asked.setdefault(key[:-1], ask)
         if key not in self._memo:
-            free = iter(range(len(a.shape), len(a.shape) + len(b.shape)))
-            first = tuple(range(len(a.shape)))
-            other = tuple(t if t is not None else next(free) for t in ties)
-            count = len(first) + sum(t is None for t in ties)
             self._memo[key] = PENDING
+            self._alone += alone
             try:
                 self._memo[key] = kind(self, a, first, b, other, count, pairing)
             finally:
+                self._alone -= alone
                 if self._memo[key] is PENDING:
                     del self._memo[key]
         out = self._memo[key]
@@ -290,6 +315,17 @@ class Evaluation:
         moments = jax.tree.leaves(list(self._memo.values()))
         arrays = [x for x in (*moments, *drawn) if hasattr(x, "shape")]
         return [int(np.prod(x.shape, dtype=np.int64)) for x in arrays]
+
+    def work(self) -> tuple[int, int]:
+        """The entries of moments of examples with themselves, and of those for pairs."""
+        alone, pairs = 0, 0
+        for key, value in self._memo.items():
+            entries = sum(math.prod(x.shape) for x in jax.tree.leaves(value) if hasattr(x, "shape"))
+            if key[0] == "mean" or key[-1] in ("left", "right"):
+                alone += entries
+            else:
+                pairs += entries
+        return alone, pairs
 
     def layouts(self) -> dict[int, tuple[tuple[bool, ...], int]]:
         """What was asked of each node with itself, by the node's id.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from widelimit.errors import MisalignedWidthError
@@ -13,6 +12,7 @@ from widelimit.graph import nodes as n
 from widelimit.graph.index import Relation
 from widelimit.limit.evaluate import ZERO, Evaluation, Pairing, Rule, add, times
 from widelimit.limit.expectation import expect, factors_of
+from widelimit.limit.maps import mapped
 from widelimit.limit.particles import drawn_moment
 from widelimit.limit.place import eye, stretch
 from widelimit.limit.sources import gather, overlap_pair, source_pair
@@ -146,7 +146,7 @@ def bilinear(
     if right and isinstance(b, n.Copied):
         return ev.at(kind, a, ta, b.operand, tb, rank, p)
     if isinstance(a, n.Map) or isinstance(b, n.Map):
-        return _mapped(kind, ev, a, ta, b, tb, rank, p)
+        return mapped(kind, ev, a, ta, b, tb, rank, p)
     if isinstance(a, n.Join) or isinstance(b, n.Join):
         return _joined(kind, ev, a, ta, b, tb, rank, p)
     if isinstance(a, n.Spread) and isinstance(b, n.Spread):
@@ -163,152 +163,6 @@ def bilinear(
             total = add(total, times(means, 1 - same))
         return total
     return NotImplemented
-
-
-def _mapped(
-    kind: Rule, ev: Evaluation, a: n.Field, ta: Targets, b: n.Field, tb: Targets, rank: int,
-    p: Pairing,
-) -> Any:
-    in_place = _along(kind, ev, a, ta, b, tb, rank, p)
-    if in_place is not NotImplemented:
-        return in_place
-    if isinstance(a, n.Map) and isinstance(b, n.Map) and _same_selection(a, ta, b, tb):
-        n_in = len(a.acted)
-        fresh = tuple(range(rank, rank + n_in))
-        inner = ev.at(
-            kind, a.operand, _operand_targets(a, ta, fresh),
-            b.operand, _operand_targets(b, tb, fresh), rank + n_in, p,
-        )
-        return _apply(ev, a, inner, fresh, ta[len(a.untouched) :], 0, p)
-    if isinstance(a, n.Map):
-        node, t, operand = a, ta, 0
-    else:
-        assert isinstance(b, n.Map)
-        node, t, operand = b, tb, 1
-    other = tb if operand == 0 else ta
-    out = t[len(node.untouched) :]
-    fresh = tuple(range(rank, rank + len(node.acted)))
-    inner_targets = _operand_targets(node, t, fresh)
-    if operand == 0:
-        # Axes of b tied to an output of the map stay free until the map has acted.
-        tied = [k for k, x in enumerate(other) if x in out]
-        loose = {k: rank + len(fresh) + i for i, k in enumerate(tied)}
-        free_tb = tuple(loose.get(k, x) for k, x in enumerate(other))
-        total = rank + len(fresh) + len(tied)
-        inner = ev.at(kind, node.operand, inner_targets, b, free_tb, total, p)
-        pairs = [(loose[k], other[k]) for k in tied]
-    else:
-        tied = [k for k, x in enumerate(other) if x in out]
-        loose = {k: rank + len(fresh) + i for i, k in enumerate(tied)}
-        free_ta = tuple(loose.get(k, x) for k, x in enumerate(other))
-        total = rank + len(fresh) + len(tied)
-        inner = ev.at(kind, a, free_ta, node.operand, inner_targets, total, p)
-        pairs = [(loose[k], other[k]) for k in tied]
-    if inner is ZERO:
-        return ZERO
-    batch = ev.batch(p)
-    mapped = _apply(ev, node, inner, fresh, out, operand, p)
-    for extra, target in sorted(pairs, reverse=True):
-        i, j = batch + target, batch + extra - len(fresh)
-        mapped = jnp.moveaxis(_diagonal(mapped, i, j), -1, i)
-    return mapped
-
-
-def _along(
-    kind: Rule, ev: Evaluation, a: n.Field, ta: Targets, b: n.Field, tb: Targets, rank: int,
-    p: Pairing,
-) -> Any:
-    """A map of one axis to one axis, carried out on that axis of the operand's moment."""
-    together = isinstance(a, n.Map) and isinstance(b, n.Map) and _same_selection(a, ta, b, tb)
-    left, right = (a, ta), (b, tb)
-    if isinstance(a, n.Map) and _has_own_label(a, ta, () if together else tb):
-        node, label, left = a, ta[-1], (a.operand, _in_place(a, ta))
-        if together:
-            assert isinstance(b, n.Map)
-            right = (b.operand, _in_place(b, tb))
-    elif isinstance(b, n.Map) and not together and _has_own_label(b, tb, ta):
-        node, label, right = b, tb[-1], (b.operand, _in_place(b, tb))
-    else:
-        return NotImplemented
-    inner = ev.at(kind, *left, *right, rank, p)
-    if inner is ZERO:
-        return ZERO
-    axis = ev.batch(p) + label
-    assert node.along is not None
-    return node.along(stretch(inner, axis, node.operand.shape[node.acted[0]]), axis)
-
-
-def _has_own_label(node: n.Map, t: Targets, other: Targets) -> bool:
-    one = node.along is not None and node.n_out == 1 and not node.values
-    return one and t.count(t[-1]) == 1 and t[-1] not in other
-
-
-def _in_place(node: n.Map, t: Targets) -> Targets:
-    """The operand's labels, its moved axis under the label of the axis that it becomes."""
-    return _operand_targets(node, t, t[-1:])
-
-
-def _diagonal(array: Any, i: int, j: int) -> Any:
-    size = max(array.shape[i], array.shape[j])
-    array = stretch(stretch(array, i, size), j, size)
-    return jnp.diagonal(array, axis1=i, axis2=j)
-
-
-def _operand_targets(node: n.Map, t: Targets, fresh: Targets) -> Targets:
-    inner = [0] * len(node.operand.shape)
-    for i, k in enumerate(node.untouched):
-        inner[k] = t[i]
-    for i, k in enumerate(node.acted):
-        inner[k] = fresh[i]
-    return tuple(inner)
-
-
-def _same_selection(a: n.Map, ta: Targets, b: n.Map, tb: Targets) -> bool:
-    same = a.function is b.function and a.acted == b.acted and a.values == b.values
-    return a.selects and same and ta[len(a.untouched) :] == tb[len(b.untouched) :]
-
-
-def _apply(
-    ev: Evaluation, node: n.Map, inner: Any, fresh: Targets, out: Targets, operand: int,
-    p: Pairing,
-) -> Any:
-    """Apply a map to the ``fresh`` axes of a moment and put its results at ``out``."""
-    if inner is ZERO:
-        return ZERO
-    batch = ev.batch(p)
-    for i, k in zip(fresh, node.acted):
-        inner = stretch(inner, batch + i, node.operand.shape[k])
-    # Output labels are new in `inner`, hence of size one there: drop them.
-    inner = jnp.squeeze(inner, tuple(batch + x for x in out)) if out else inner
-    left = [x for x in range(inner.ndim + len(out)) if x - batch not in out]
-    acted = [left.index(batch + x) for x in fresh]
-    rest = [k for k in range(inner.ndim) if k not in acted and k >= batch]
-    moved = jnp.transpose(inner, (*range(batch), *rest, *acted))
-    values = [ev.into(ev.value(v, ev.side_of(operand, p)), operand, p) for v in node.values]
-    call: Any = node.function
-    for _ in rest:
-        call = jax.vmap(call, in_axes=(0, *(None for _ in values)))
-    shape = [
-        max([moved.shape[k], *(v.shape[k] for v in values)]) for k in range(batch)
-    ]
-    for level in reversed(range(batch)):
-        axes = [None if v.shape[level] == 1 and shape[level] != 1 else 0 for v in values]
-        call = jax.vmap(call, in_axes=(0, *axes))
-    moved = jnp.broadcast_to(moved, (*shape, *moved.shape[batch:]))
-    values = _squeeze_unused(values, shape, batch)
-    result = call(moved, *values)
-    # Result axes: batch, rest, out -> put `out` labels back in place.
-    labels = [left[k] - batch for k in rest] + list(out)
-    order = sorted(range(len(labels)), key=lambda k: labels[k])
-    return jnp.transpose(result, (*range(batch), *(batch + k for k in order)))
-
-
-def _squeeze_unused(values: list[Any], shape: list[int], batch: int) -> list[Any]:
-    out = []
-    for v in values:
-        drop = tuple(k for k in range(batch) if v.shape[k] == 1 and shape[k] != 1)
-        out.append(jnp.squeeze(v, drop))
-    return out
 
 
 def _joined(

@@ -100,17 +100,18 @@ def _known_matrix(b: Builder, left: Array, right: Array, dims: Dims) -> Array | 
     out_sizes += [s for s in free_shape if s > 1]
     order = (*dims.left_batch, *known_free, *dims.left_contract)
 
-    def function(block: Any, known: Any) -> Any:
-        matrix = jnp.transpose(materialise(left, known, jnp), order)
-        matrix = matrix.reshape(
+    def matrix(known: Any) -> Any:
+        return jnp.transpose(materialise(left, known, jnp), order).reshape(
             math.prod(batch_shape), math.prod(free_shape), math.prod(inner_shape)
         )
+
+    def function(block: Any, known: Any) -> Any:
         vector = block.reshape(math.prod(batch_shape), math.prod(inner_shape))
-        return jnp.einsum("bij,bj->bi", matrix, vector).reshape(out_sizes)
+        return jnp.einsum("bij,bj->bi", matrix(known), vector).reshape(out_sizes)
 
     field = b.map(
         right.field, acted, tuple(out_sizes), function, (left.value,), name="dot_general",
-        weighs=True,
+        matrix=matrix,
     )
     untouched = [k for k in range(len(right.node.shape)) if k not in acted]
     place = len(untouched)

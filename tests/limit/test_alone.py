@@ -1,0 +1,110 @@
+"""What is asked of each example alone is computed once, and tiles that are given it agree."""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import widelimit as wl
+from widelimit.kernel import _alone
+from widelimit.limit.evaluate import Evaluation
+
+from . import networks, spatial
+
+program = sys.modules["widelimit.kernel._program"]
+ROWS = [r for r in (*networks.ROWS, *spatial.ROWS) if not r.drawn and "random" not in r.name]
+QUICK = {
+    *("blurred", "group_norm", "attention_causal", "attention_heads", "graph_edges"),
+    *("squeeze_and_excite", "embedding", "layer_norm_scaled", "shared_weights", "recurrent_convolution"),
+}
+"""Rows for every run of the tests; the others are slow."""
+
+
+@pytest.fixture
+def given(monkeypatch):
+    """Counts the arrays that tiles were given; all of them are."""
+    counts = []
+    start = Evaluation.__init__
+
+    def watched(self, *args, given=None, **kwargs):
+        counts.append(len(given or {}))
+        start(self, *args, given=given, **kwargs)
+
+    monkeypatch.setattr(Evaluation, "__init__", watched)
+    monkeypatch.setattr(_alone, "SHARE", 0.0)
+    monkeypatch.setattr(program, "TILE", 2)
+    return counts
+
+
+def in_tiles(f, params, *batches):
+    """The kernels in tiles of two examples, and of all pairs at once."""
+    found = wl.kernel(f, params).both(*batches)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(program, "TILE", 64)
+        return found, wl.kernel(f, params).both(*batches)
+
+
+@pytest.mark.parametrize("row", [
+    pytest.param(r, id=r.name, marks=() if r.name in QUICK else pytest.mark.slow) for r in ROWS
+])
+def test_tiles_agree(given, rng, row):
+    x = row.inputs(rng, 5)
+    for batches in ((x,), (x[:3], x)):
+        given.clear()
+        for a, b in zip(*in_tiles(row.f, row.params, *batches)):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9 * float(jnp.abs(b).max()))
+        assert max(given) > 0 or row.name not in QUICK
+
+
+WIDTHS = [(3, 3, 2, 64), (3, 3, 64, 64), (64, 1)]
+
+
+def pooled(p, x):
+    """Convolutions with an average over 2 × 2 positions between them."""
+    conv = lambda w, h: jax.lax.conv_general_dilated(
+        h[None], w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))[0]
+    h = jax.nn.relu(conv(p[0] / 18**0.5, x))
+    h = h.reshape(2, 2, 2, 2, -1).mean((1, 3))
+    return jax.nn.relu(conv(p[1] / 576**0.5, h)).mean((0, 1)) @ p[2] / 8
+
+
+SHAPES = [jax.ShapeDtypeStruct(s, jnp.float64) for s in WIDTHS]
+
+
+def test_computed_once_for_each_example(given, rng, monkeypatch):
+    x = rng.normal(size=(7, 4, 4, 2))
+    counted = []
+    compute = _alone.Alone.compute
+    monkeypatch.setattr(_alone.Alone, "compute", lambda self, ev, count: (
+        counted.append(count), compute(self, ev, count))[1])
+    found, expected = in_tiles(pooled, SHAPES, x)
+    assert counted == [4]  # one program, of as many examples as a tile has pairs
+    assert max(given) > 0
+    np.testing.assert_allclose(found.ntk, expected.ntk, rtol=1e-12)
+    np.testing.assert_allclose(found.ntk, found.ntk.T, rtol=1e-14)
+
+
+def test_near_inputs_are_looked_at_again(given, rng):
+    x = rng.normal(size=(5, 4, 4, 2))
+    x[3] = x[0]
+    found, expected = in_tiles(pooled, SHAPES, x)
+    np.testing.assert_allclose(found.ntk, expected.ntk, rtol=1e-11)
+    # A product alone would leave half of the digits.
+    np.testing.assert_allclose(found.ntk[3, 0], found.ntk[0, 0], rtol=1e-11)
+
+
+def test_empty_variables_are_looked_at_in_every_tile(given, rng):
+    step = lambda p, x: pooled(p, jnp.where(x > 0, x, 0))
+    x = rng.normal(size=(5, 4, 4, 2))
+    x[2] = -1
+    found, expected = in_tiles(step, SHAPES, x)
+    np.testing.assert_allclose(found.ntk, expected.ntk, rtol=1e-11, atol=1e-14)
+
+
+def test_small_tiles_only():
+    share = _alone.Alone({("moment",): lambda ev: None}, None, 0.5)
+    assert share.worthwhile(2)
+    assert not share.worthwhile(64)
+    assert not _alone.Alone({}, None, 0.5).worthwhile(2)
