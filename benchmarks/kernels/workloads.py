@@ -71,6 +71,8 @@ SPATIAL = {
     "Myrtle-5, pooled, 32 × 32": Workload(MYRTLE, (6,), square=True, shape=(32, 32, 3)),
     "ResNet, 4 blocks, pooled, 12 × 12": Workload(
         (C3, *(spatial.block(),) * 4, *spatial.POOLED), (4,), shape=(12, 12, 3)),
+    "ResNet, 4 blocks, pooled, 16 × 16": Workload(
+        (C3, *(spatial.block(),) * 4, *spatial.POOLED), (4,), shape=(16, 16, 3)),
     "attention 1/d, pooled, 64 tokens": Workload(ATTENTION, (12,), shape=(64, 16)),
     "graph, pooled, 24 nodes": Workload(GRAPH, (40,), shape=(24, 8)),
 }
