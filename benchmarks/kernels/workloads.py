@@ -61,6 +61,8 @@ C3 = spatial.Conv((3, 3))
 POOL = spatial.Pool((2, 2), (2, 2))
 MYRTLE = (C3, RELU, C3, RELU, POOL, C3, RELU, POOL, C3, RELU, POOL, POOL, POOL,
           spatial.Flatten(), spatial.Dense())
+GROUP = lambda strides: (spatial.block(strides, projected=True), *(spatial.block(),) * 3)  # noqa: E731
+WIDE = (C3, *GROUP((1, 1)), *GROUP((2, 2)), *GROUP((2, 2)), RELU, *spatial.POOLED)
 ATTENTION = (spatial.Dense(), RELU, spatial.Attention(), RELU, *spatial.POOLED)
 GRAPH = (spatial.Dense(), RELU, spatial.Aggregate(), spatial.Dense(), RELU, spatial.Aggregate(),
          *spatial.POOLED)
@@ -73,6 +75,7 @@ SPATIAL = {
         (C3, *(spatial.block(),) * 4, *spatial.POOLED), (4,), shape=(12, 12, 3)),
     "ResNet, 4 blocks, pooled, 16 × 16": Workload(
         (C3, *(spatial.block(),) * 4, *spatial.POOLED), (4,), shape=(16, 16, 3)),
+    "WideResNet-28, pooled, 8 × 8": Workload(WIDE, (2,), shape=(8, 8, 3)),
     "attention 1/d, pooled, 64 tokens": Workload(ATTENTION, (12,), shape=(64, 16)),
     "graph, pooled, 24 nodes": Workload(GRAPH, (40,), shape=(24, 8)),
 }

@@ -134,14 +134,6 @@ def tiled(
     return out
 
 
-def each(run: Callable[[Rows], tuple[Rows, Any]], x: Rows, size: int) -> tuple[Rows, bool]:
-    """Arrays with a row for each row of ``x``, at most ``size`` at a time, and whether a flag is up."""
-    count = x[0].shape[0]
-    found = [run(rows) for rows in _split(x, min(size, count)).values()]
-    flag = any([bool(f) for _, f in found])
-    return [jnp.concatenate(parts)[:count] for parts in zip(*(out for out, _ in found))], flag
-
-
 def _split(x: Rows, size: int) -> dict[int, Rows]:
     """Tiles of rows by where they start."""
     starts = range(0, x[0].shape[0], size)

@@ -80,19 +80,48 @@ def test_computed_once_for_each_example(given, rng, monkeypatch):
     monkeypatch.setattr(_alone.Alone, "compute", lambda self, ev, count: (
         counted.append(count), compute(self, ev, count))[1])
     found, expected = in_tiles(pooled, SHAPES, x)
-    assert counted == [4]  # one program, of as many examples as a tile has pairs
+    assert counted == [2]  # one program, compiled once
     assert max(given) > 0
     np.testing.assert_allclose(found.ntk, expected.ntk, rtol=1e-12)
     np.testing.assert_allclose(found.ntk, found.ntk.T, rtol=1e-14)
 
 
+def dense(p, x):
+    """Vectors, whose near duplicates are looked at again."""
+    h = jax.nn.relu(x @ p[0] / 5**0.5 + 0.1 * p[1])
+    return jax.nn.relu(h @ p[2] / 8) @ p[3] / 8
+
+
+VECTORS = [jax.ShapeDtypeStruct(s, jnp.float64) for s in ((5, 64), (64,), (64, 64), (64, 1))]
+
+
 def test_near_inputs_are_looked_at_again(given, rng):
-    x = rng.normal(size=(5, 4, 4, 2))
-    x[3] = x[0]
-    found, expected = in_tiles(pooled, SHAPES, x)
-    np.testing.assert_allclose(found.ntk, expected.ntk, rtol=1e-11)
+    x = rng.normal(size=(5, 5))
+    x[3] = x[0] + 1e-8 * x[1]
+    found, expected = in_tiles(dense, VECTORS, x)
+    assert max(given) > 0
+    np.testing.assert_allclose(found.ntk, expected.ntk, rtol=1e-12)
+
+
+def test_close_tiles_are_not_computed_twice(given, rng, monkeypatch):
+    x = np.concatenate([rng.normal(size=(3, 5))] * 4)
+    once, called = program.Program._once, []
+
+    def watched(self, key, run):
+        found = once(self, key, run)
+        return lambda *x: (called.append(key), found(*x))[1]
+
+    monkeypatch.setattr(program.Program, "_once", watched)
+    found, expected = in_tiles(dense, VECTORS, x)
+    kinds = ("nngp", "ntk")
+    quick, careful = (called.count((kinds, how, True)) for how in (False, True))
+    assert quick + careful < 2 * 21
+    assert careful > quick > 1
+    # For each tile of rows once, though most tiles are looked at.
+    assert called.count((kinds, True, "alone")) == 6
+    np.testing.assert_allclose(found.ntk, expected.ntk, rtol=1e-12)
     # A product alone would leave half of the digits.
-    np.testing.assert_allclose(found.ntk[3, 0], found.ntk[0, 0], rtol=1e-11)
+    np.testing.assert_allclose(found.ntk[0, 3], found.ntk[0, 0], rtol=1e-12)
 
 
 def test_empty_variables_are_looked_at_in_every_tile(given, rng):

@@ -57,10 +57,10 @@ class Alone:
         empty = jnp.any(jnp.stack(ev.empty)) if ev.empty else jnp.zeros((), bool)
         return [full(x) for x in found], empty
 
-    def given(self, left: list[Any], right: list[Any] | None) -> dict[tuple, Any]:
-        """What was computed for two sides, as an evaluation of these takes it."""
+    def given(self, *sides: list[Any]) -> dict[tuple, Any]:
+        """What was computed for one side or two, as an evaluation of these takes it."""
         out = {}
-        for side, found in enumerate((left,) if right is None else (left, right)):
+        for side, found in enumerate(sides):
             values = jax.tree.unflatten(self.tree, found)
             for key, value in zip(self.asked, values, strict=True):
                 out[(*key, side if key[0] == "mean" else ("left", "right")[side])] = value

@@ -29,7 +29,7 @@ from widelimit.limit.angle import kernels
 from widelimit.limit.differences import has_close_pairs
 from widelimit.limit.evaluate import Evaluation, Sampling, Side, deep
 from widelimit.precision import double_precision
-from widelimit.tiles import Block, Started, balanced, each, filled_up, tile_size, tiled, whole
+from widelimit.tiles import Block, Started, balanced, filled_up, tile_size, tiled, whole
 from widelimit.trace import Graph
 
 TILE = 1024
@@ -42,6 +42,10 @@ CACHE = 64 << 20
 Larger arrays leave the caches, and come fresh from the system, for every layer; and small tiles
 leave out more of what is below the diagonal.
 """
+
+CLOSE_TILES, TRIED_AGAIN = 2, 16
+"""After how many tiles in a row with close pairs others are taken to have some too; one in so many
+is looked at."""
 
 _ALIVE = 8
 """Moments of the largest size that a compiled program holds at once, roughly."""
@@ -110,7 +114,7 @@ class Program:
         self._compiled: dict[Any, Callable[..., Any]] = {}
         self._declined: set[tuple[Kinds, bool]] = set()
         self._series: dict[Kinds, bool] = {}
-        self._shapes: dict[Kinds, tuple[list[int], Layouts, Alone]] = {}
+        self._shapes: dict[Any, tuple[list[int], Layouts, Alone]] = {}
 
     def with_sampling(self, sampling: Sampling) -> Program:
         """The same graph, with other draws."""
@@ -123,17 +127,16 @@ class Program:
         """Kernels of all pairs of examples; ``x2=None`` is ``x1``."""
         # Inside a trace even operations on constants give tracers.
         if _traced(x1, x2, stds, jnp.zeros(())):
-            out, _, lost = self._pairs(stds, x1, x2, None, kinds, careful=True)
+            out, _, lost = self._pairs(stds, x1, x2, None, kinds=kinds, careful=True)
             return self._poisoned(out, lost)
         staged = self._staged(kinds)
         count = max(x1[0].shape[0], (x2 or x1)[0].shape[0])
         need = self._bytes_per_pair(x1, kinds, staged=staged)
         size = self._tile(need, staged=staged)
         series = self._of_angle(stds, x1, x2, kinds)
-        known = 0
-        if series is None and count > size and not staged:
-            x1, x2, known = self._with_own(stds, x1, x2, kinds, size)
-        block = self._layers(stds, kinds, known)
+        apart = count > size and not (staged or self.sampled)
+        apart = apart and self._shaped(x1, kinds)[2].worthwhile(size)
+        block = self._layers(stds, kinds, apart=apart)
         if series is not None:
             block = self._angles(series, block, size)
             # One product and few loops over its entries: nothing to keep in the caches.
@@ -178,67 +181,68 @@ class Program:
 
         Nothing is evaluated. Of a network that is run step by step there is no such program.
         """
-        run = lambda s, a, b, real: self._pairs(s, a, b, real, kinds, careful=False)
+        run = lambda s, a, b, real: self._pairs(s, a, b, real, kinds=kinds, careful=False)
         sizes = x1[0].shape[0], x2[0].shape[0]
         found = jax.jit(run).lower(stds, x1, x2, sizes).compile().cost_analysis() or {}
         return {key: float(found[key]) for key in ("flops", "bytes accessed")}
 
     # ----------------------------------------------------------------- inside
 
-    def _with_own(
-        self, stds: Any, x1: list[Any], x2: list[Any] | None, kinds: Kinds, size: int
-    ) -> tuple[list[Any], list[Any] | None, int]:
-        """The inputs, and behind them so many arrays of what is asked of each example alone.
-
-        None if tiles do not repeat much of it, or if some variable is empty.
-        """
-        if self.sampled or not self._shaped(x1, kinds)[2].worthwhile(size):
-            return x1, x2, 0
-        run = self._once((kinds, "alone"), partial(self._alone, kinds=kinds))
-        out = []
-        for x in (x1,) if x2 is None else (x1, x2):
-            found, empty = each(lambda rows: run(stds, rows), x, size * size)
-            if empty:
-                return x1, x2, 0
-            out.append([*x, *found])
-        return out[0], None if x2 is None else out[1], len(found)
-
-    def _alone(self, stds: Any, rows: list[Any], kinds: Kinds) -> tuple[list[Any], Any]:
-        side = Side(rows, rows[0].shape[0])
-        ev = self._evaluation(stds, (side, side), kinds, careful=False)
-        with deep(len(self.graph.nodes)):
-            return self._shaped(rows, kinds)[2].compute(ev, side.size)
-
-    def _layers(self, stds: Any, kinds: Kinds, known: int = 0) -> Block:
+    def _layers(self, stds: Any, kinds: Kinds, *, apart: bool = False) -> Block:
         """All pairs of two tiles, layer by layer; again with distances where some are close.
 
-        The last ``known`` arrays of a tile are what was asked of each example alone.
+        ``apart`` says that what is asked of each example alone has a program of its own.
         """
         staged = self._staged(kinds)
+        alone: dict[tuple[int, bool], tuple[Any, Any]] = {}
+        close, tiles = 0, 0
+
+        def own(x: list[Any] | None, *, careful: bool) -> Any:
+            if x is None or not apart:
+                return None
+            key = id(x[0]), careful
+            if key not in alone:
+                one = partial(self._alone, kinds=kinds, careful=careful)
+                # With the rows, lest another array takes their place.
+                alone[key] = x[0], self._once((kinds, careful, "alone"), one)(stds, x)
+            return alone[key][1]
 
         def block(a: list[Any], b: list[Any] | None, real: tuple[int, int]) -> Started:
-            def run(*, careful: bool) -> tuple[Blocks, Any, Any]:
-                use = 0 if careful else known
-                sides = [x and x[: len(x) - known + use] for x in (a, b)]
-                how = {"kinds": kinds, "careful": careful, "known": use}
-                one = partial(self._pairs, **how)
-                one = one if staged else self._once(tuple(how.values()), one)
-                return one(stds, *sides, real)
+            nonlocal tiles
 
-            quick = run(careful=False)
+            def run(*, careful: bool) -> tuple[Blocks, Any, Any]:
+                one = partial(self._pairs, kinds=kinds, careful=careful)
+                one = one if staged else self._once((kinds, careful, apart), one)
+                return one(stds, a, b, real, (own(a, careful=careful), own(b, careful=careful)))
+
+            tiles += 1
+            at_once = close >= CLOSE_TILES and tiles % TRIED_AGAIN > 0
+            started = run(careful=at_once)
 
             def finish() -> list[Any]:
-                out, close, lost = quick
+                nonlocal close
+                out, near, lost = started
                 self._refuse(lost, kinds)
-                if bool(close) and self._activations.kinked():
-                    out, _, lost = run(careful=True)
-                    self._refuse(lost, kinds)
+                if not at_once:
+                    again = bool(near) and self._activations.kinked()
+                    close = close + 1 if again else 0
+                    if again:
+                        out, _, lost = run(careful=True)
+                        self._refuse(lost, kinds)
                 self._require_finite(out)
                 return [x for one in out for x in one]
 
             return finish
 
         return block
+
+    def _alone(
+        self, stds: Any, rows: list[Any], *, kinds: Kinds, careful: bool
+    ) -> tuple[list[Any], Any]:
+        side = Side(rows, rows[0].shape[0])
+        ev = self._evaluation(stds, (side, side), kinds, careful=careful)
+        with deep(len(self.graph.nodes)):
+            return self._shaped(rows, kinds, careful=careful)[2].compute(ev, side.size)
 
     def _angles(self, series: angle.Series, layers: Block, size: int) -> Block:
         """All pairs of two tiles by a series; if some are opposite by layers, some at a time."""
@@ -283,7 +287,7 @@ class Program:
             return None
         if not equal and angle.has_biases(self.graph):
             return None
-        run = lambda s, a, b: self._pairs(s, [a], [b], None, kinds, careful=True)[0]
+        run = lambda s, a, b: self._pairs(s, [a], [b], None, kinds=kinds, careful=True)[0]
 
         def evaluate(a: Any, b: Any) -> list[Any]:
             with double_precision():
@@ -338,27 +342,30 @@ class Program:
         entries = [-(-count // _PAIRS) for count in self._shaped(leaves, kinds)[0]]
         return max(sum(entries) if staged else _ALIVE * max(entries), 1) * size
 
-    def _shaped(self, leaves: list[Any], kinds: Kinds) -> tuple[list[int], Layouts, Alone]:
+    def _shaped(
+        self, leaves: list[Any], kinds: Kinds, *, careful: bool = False
+    ) -> tuple[list[int], Layouts, Alone]:
         """Sizes and layouts of all moments of two examples with two, from shapes alone.
 
         And what was asked of an example alone.
         """
-        if kinds in self._shapes:
-            return self._shapes[kinds]
+        key = kinds, careful
+        if key in self._shapes:
+            return self._shapes[key]
         two = [jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype) for x in leaves]
         stds = [jax.ShapeDtypeStruct((), float_dtype(leaves))] * len(self.graph.leaves)
 
         def run(stds: Any, a: Any, b: Any) -> None:
             sides = (Side(a, 2), Side(b, 2))
-            ev = self._evaluation(stds, sides, kinds, careful=False)
+            ev = self._evaluation(stds, sides, kinds, careful=careful)
             with deep(len(self.graph.nodes)):
                 for kind in kinds:
                     for out in self.graph.outputs:
                         pair_block(ev, out, kind)
-            self._shapes[kinds] = ev.sizes(), ev.layouts(), Alone.of(ev)
+            self._shapes[key] = ev.sizes(), ev.layouts(), Alone.of(ev)
 
         jax.eval_shape(run, stds, two, two)
-        return self._shapes[kinds]
+        return self._shapes[key]
 
     def _evaluation(self, stds: Any, sides: tuple[Side, Side], kinds: Kinds, **how: Any) -> Any:
         dtype = float_dtype([*sides[0].leaves, *sides[1].leaves])
@@ -369,14 +376,16 @@ class Program:
         )
 
     def _pairs(
-        self, stds: Any, a: Any, b: Any, real: Any, kinds: Kinds, *, careful: bool, known: int = 0
+        self, stds: Any, a: Any, b: Any, real: Any, own: Any = (None, None), *, kinds: Kinds,
+        careful: bool,
     ) -> tuple[Blocks, Any, Any]:
-        given = None
-        if known:
-            inputs = len(a) - known
-            alone = self._shaped(a[:inputs], kinds)[2]
-            given = alone.given(a[inputs:], b and b[inputs:])
-            a, b = a[:inputs], b and b[:inputs]
+        """Kernels of all pairs, whether some are close, and which functions are undecided.
+
+        ``own`` is what ``_alone`` has found for both sides.
+        """
+        found = [x for x in own if x is not None]
+        alone = self._shaped(a, kinds, careful=careful)[2] if found else None
+        given = alone.given(*(arrays for arrays, _ in found)) if alone else None
         left = Side(a, a[0].shape[0])
         right = left if b is None else Side(b, b[0].shape[0])
         ev = self._evaluation(stds, (left, right), kinds, careful=careful, given=given)
@@ -387,7 +396,7 @@ class Program:
         flags = [
             has_close_pairs(x, y, real, symmetric=ev.symmetric) for x, y in _distinct(ev.close)
         ]
-        flags += ev.empty
+        flags += [*ev.empty, *(empty for _, empty in found)]
         close = jnp.any(jnp.stack(flags)) if flags else jnp.zeros((), bool)
         return results, close, lost
 
