@@ -61,7 +61,7 @@ C3 = spatial.Conv((3, 3))
 POOL = spatial.Pool((2, 2), (2, 2))
 MYRTLE = (C3, RELU, C3, RELU, POOL, C3, RELU, POOL, C3, RELU, POOL, POOL, POOL,
           spatial.Flatten(), spatial.Dense())
-GROUP = lambda strides: (spatial.block(strides, projected=True), *(spatial.block(),) * 3)  # noqa: E731
+GROUP = lambda strides: (spatial.block(strides, projected=True), *(spatial.block(),) * 3)
 WIDE = (C3, *GROUP((1, 1)), *GROUP((2, 2)), *GROUP((2, 2)), RELU, *spatial.POOLED)
 ATTENTION = (spatial.Dense(), RELU, spatial.Attention(), RELU, *spatial.POOLED)
 GRAPH = (spatial.Dense(), RELU, spatial.Aggregate(), spatial.Dense(), RELU, spatial.Aggregate(),

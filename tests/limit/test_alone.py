@@ -17,7 +17,7 @@ program = sys.modules["widelimit.kernel._program"]
 ROWS = [r for r in (*networks.ROWS, *spatial.ROWS) if not r.drawn and "random" not in r.name]
 QUICK = {
     *("blurred", "group_norm", "attention_causal", "attention_heads", "graph_edges"),
-    *("squeeze_and_excite", "embedding", "layer_norm_scaled", "shared_weights", "recurrent_convolution"),
+    *("squeeze_and_excite", "embedding", "layer_norm_scaled", "shared_weights"), "tokens_mixed",
 }
 """Rows for every run of the tests; the others are slow."""
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from widelimit.graph import nodes as n
 from widelimit.limit.evaluate import ZERO, Evaluation, Pairing, Rule
-from widelimit.limit.place import stretch
+from widelimit.limit.place import diagonal, stretch
 
 Targets = tuple[int, ...]
 
@@ -62,7 +62,7 @@ def mapped(
     mapped = _apply(ev, node, inner, fresh, out, operand, p)
     for extra, target in sorted(pairs, reverse=True):
         i, j = batch + target, batch + extra - len(fresh)
-        mapped = jnp.moveaxis(_diagonal(mapped, i, j), -1, i)
+        mapped = diagonal(mapped, i, j)
     return mapped
 
 
@@ -98,12 +98,6 @@ def _has_own_label(node: n.Map, t: Targets, other: Targets) -> bool:
 def _in_place(node: n.Map, t: Targets) -> Targets:
     """The operand's labels, its moved axis under the label of the axis that it becomes."""
     return _operand_targets(node, t, t[-1:])
-
-
-def _diagonal(array: Any, i: int, j: int) -> Any:
-    size = max(array.shape[i], array.shape[j])
-    array = stretch(stretch(array, i, size), j, size)
-    return jnp.diagonal(array, axis1=i, axis2=j)
 
 
 def _operand_targets(node: n.Map, t: Targets, fresh: Targets) -> Targets:

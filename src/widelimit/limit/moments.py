@@ -14,7 +14,7 @@ from widelimit.limit.evaluate import ZERO, Evaluation, Pairing, Rule, add, times
 from widelimit.limit.expectation import expect, factors_of
 from widelimit.limit.maps import mapped
 from widelimit.limit.particles import drawn_moment
-from widelimit.limit.place import eye, stretch
+from widelimit.limit.place import diagonal, eye, stretch
 from widelimit.limit.sources import gather, overlap_pair, source_pair
 from widelimit.limit.together import sampled_moment
 
@@ -198,7 +198,7 @@ def _joined(
         if full is ZERO:
             return ZERO
         i, j = batch + label, batch + rank
-        return jnp.moveaxis(_diagonal(full, i, j), -1, i)
+        return diagonal(full, i, j)
     pieces = [
         ev.at(kind, x, t, b, tb, rank, p) if operand == 0 else ev.at(kind, a, ta, x, t, rank, p)
         for x in node.pieces
