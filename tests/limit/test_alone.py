@@ -38,12 +38,10 @@ def given(monkeypatch):
     return counts
 
 
-def in_tiles(f, params, *batches):
-    """The kernels in tiles of two examples, and of all pairs at once."""
-    found = wl.kernel(f, params).both(*batches)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(program, "TILE", 64)
-        return found, wl.kernel(f, params).both(*batches)
+def in_tiles(f, params, *batches, reading="both"):
+    """The kernels in tiles, and of all pairs at once with all distances looked at, as in a trace."""
+    evaluate = getattr(wl.kernel(f, params), reading)
+    return evaluate(*batches), jax.jit(evaluate)(*batches)
 
 
 @pytest.mark.parametrize("row", [
@@ -61,11 +59,11 @@ def test_tiles_agree(given, rng, row):
 WIDTHS = [(3, 3, 2, 64), (3, 3, 64, 64), (64, 1)]
 
 
-def pooled(p, x):
+def pooled(p, x, first=jax.nn.relu):
     """Convolutions with an average over 2 × 2 positions between them."""
     conv = lambda w, h: jax.lax.conv_general_dilated(
         h[None], w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))[0]
-    h = jax.nn.relu(conv(p[0] / 18**0.5, x))
+    h = first(conv(p[0] / 18**0.5, x))
     h = h.reshape(2, 2, 2, 2, -1).mean((1, 3))
     return jax.nn.relu(conv(p[1] / 576**0.5, h)).mean((0, 1)) @ p[2] / 8
 
@@ -125,11 +123,28 @@ def test_close_tiles_are_not_computed_twice(given, rng, monkeypatch):
 
 
 def test_empty_variables_are_looked_at_in_every_tile(given, rng):
-    step = lambda p, x: pooled(p, jnp.where(x > 0, x, 0))
+    """A step of nothing is one value, and not half of one and half of the other."""
+    step = lambda p, x: pooled(p, x, lambda h: jnp.where(h >= 0, 1.0, 0.0))
     x = rng.normal(size=(5, 4, 4, 2))
-    x[2] = -1
-    found, expected = in_tiles(step, SHAPES, x)
-    np.testing.assert_allclose(found.ntk, expected.ntk, rtol=1e-11, atol=1e-14)
+    x[2] = 0
+    found, expected = in_tiles(step, SHAPES, x, reading="nngp")
+    assert max(given) > 0
+    np.testing.assert_allclose(found, expected, rtol=1e-11)
+
+
+def test_empty_variables_of_one_side_only(given, rng):
+    """Weights between positions by steps, which no pair of examples asks for."""
+
+    def attending(p, x):
+        h = jnp.where(x @ p[0] >= 0, 1.0, 0.0)
+        return ((h @ h.T / 64) @ jax.nn.relu(x @ p[1])).mean(0) @ p[2] / 8
+
+    x = rng.normal(size=(5, 3, 4))
+    x[2, 1] = 0
+    shapes = [jax.ShapeDtypeStruct(s, jnp.float64) for s in ((4, 64), (4, 64), (64, 1))]
+    found, expected = in_tiles(attending, shapes, x, reading="nngp")
+    assert max(given) > 0
+    np.testing.assert_allclose(found, expected, rtol=1e-11)
 
 
 def test_small_tiles_only():

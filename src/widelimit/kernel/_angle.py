@@ -24,7 +24,7 @@ from widelimit.graph import nodes as n
 from widelimit.graph.walk import children, reachable
 from widelimit.trace import Graph
 
-LAYERS = 2
+LAYERS = 3
 """Nonlinearities from which the series is faster than the layers."""
 POINTS = 160
 """Points of the series, none of them at its ends, where angles have half the digits."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -78,6 +78,17 @@ class Costs:
     tile: int
 
 
+class Shapes(NamedTuple):
+    """What an evaluation of two examples with two says, from shapes alone.
+
+    The numbers of entries of all moments, their layouts, and what is asked of an example alone.
+    """
+
+    entries: list[int]
+    layouts: Layouts
+    alone: Alone
+
+
 class Program:
     """The evaluation of one graph.
 
@@ -114,7 +125,7 @@ class Program:
         self._compiled: dict[Any, Callable[..., Any]] = {}
         self._declined: set[tuple[Kinds, bool]] = set()
         self._series: dict[Kinds, bool] = {}
-        self._shapes: dict[Any, tuple[list[int], Layouts, Alone]] = {}
+        self._shapes: dict[tuple[Kinds, bool], Shapes] = {}
 
     def with_sampling(self, sampling: Sampling) -> Program:
         """The same graph, with other draws."""
@@ -135,7 +146,7 @@ class Program:
         size = self._tile(need, staged=staged)
         series = self._of_angle(stds, x1, x2, kinds)
         apart = count > size and not (staged or self.sampled)
-        apart = apart and self._shaped(x1, kinds)[2].worthwhile(size)
+        apart = apart and self._shaped(x1, kinds).alone.worthwhile(size)
         block = self._layers(stds, kinds, apart=apart)
         if series is not None:
             block = self._angles(series, block, size)
@@ -168,7 +179,7 @@ class Program:
     def costs(self, leaves: list[Any], kinds: Kinds) -> Costs:
         """What each node's moments take, and the tiles that follow from it."""
         size = np.dtype(float_dtype(leaves)).itemsize
-        layouts = self._shaped(leaves, kinds)[1]
+        layouts = self._shaped(leaves, kinds).layouts
         nodes = {
             key: (tied, -(-entries // _PAIRS) * size) for key, (tied, entries) in layouts.items()
         }
@@ -194,17 +205,17 @@ class Program:
         ``apart`` says that what is asked of each example alone has a program of its own.
         """
         staged = self._staged(kinds)
-        alone: dict[tuple[int, bool], tuple[Any, Any]] = {}
+        alone: dict[tuple, tuple[list[Any], Any]] = {}
         close, tiles = 0, 0
 
         def own(x: list[Any] | None, *, careful: bool) -> Any:
             if x is None or not apart:
                 return None
-            key = id(x[0]), careful
+            key = careful, *map(id, x)
             if key not in alone:
                 one = partial(self._alone, kinds=kinds, careful=careful)
-                # With the rows, lest another array takes their place.
-                alone[key] = x[0], self._once((kinds, careful, "alone"), one)(stds, x)
+                # With the rows, lest other arrays take their places.
+                alone[key] = x, self._once((kinds, careful, "alone"), one)(stds, x)
             return alone[key][1]
 
         def block(a: list[Any], b: list[Any] | None, real: tuple[int, int]) -> Started:
@@ -242,7 +253,7 @@ class Program:
         side = Side(rows, rows[0].shape[0])
         ev = self._evaluation(stds, (side, side), kinds, careful=careful)
         with deep(len(self.graph.nodes)):
-            return self._shaped(rows, kinds, careful=careful)[2].compute(ev, side.size)
+            return self._shaped(rows, kinds, careful=careful).alone.compute(ev, side.size)
 
     def _angles(self, series: angle.Series, layers: Block, size: int) -> Block:
         """All pairs of two tiles by a series; if some are opposite by layers, some at a time."""
@@ -339,16 +350,10 @@ class Program:
         if positions(self.graph) == 1 and not self.sampled:
             fields = sum(isinstance(x, n.Field) for x in self.graph.nodes)
             return (max(12, 4 * fields) if staged else 12) * size
-        entries = [-(-count // _PAIRS) for count in self._shaped(leaves, kinds)[0]]
+        entries = [-(-count // _PAIRS) for count in self._shaped(leaves, kinds).entries]
         return max(sum(entries) if staged else _ALIVE * max(entries), 1) * size
 
-    def _shaped(
-        self, leaves: list[Any], kinds: Kinds, *, careful: bool = False
-    ) -> tuple[list[int], Layouts, Alone]:
-        """Sizes and layouts of all moments of two examples with two, from shapes alone.
-
-        And what was asked of an example alone.
-        """
+    def _shaped(self, leaves: list[Any], kinds: Kinds, *, careful: bool = False) -> Shapes:
         key = kinds, careful
         if key in self._shapes:
             return self._shapes[key]
@@ -362,7 +367,7 @@ class Program:
                 for kind in kinds:
                     for out in self.graph.outputs:
                         pair_block(ev, out, kind)
-            self._shapes[key] = ev.sizes(), ev.layouts(), Alone.of(ev)
+            self._shapes[key] = Shapes(ev.sizes(), ev.layouts(), Alone.of(ev))
 
         jax.eval_shape(run, stds, two, two)
         return self._shapes[key]
@@ -384,8 +389,10 @@ class Program:
         ``own`` is what ``_alone`` has found for both sides.
         """
         found = [x for x in own if x is not None]
-        alone = self._shaped(a, kinds, careful=careful)[2] if found else None
-        given = alone.given(*(arrays for arrays, _ in found)) if alone else None
+        given = None
+        if found:
+            alone = self._shaped(a, kinds, careful=careful).alone
+            given = alone.given(*(arrays for arrays, _ in found))
         left = Side(a, a[0].shape[0])
         right = left if b is None else Side(b, b[0].shape[0])
         ev = self._evaluation(stds, (left, right), kinds, careful=careful, given=given)
