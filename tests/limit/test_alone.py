@@ -39,7 +39,7 @@ def given(monkeypatch):
 
 
 def in_tiles(f, params, *batches, reading="both"):
-    """The kernels in tiles, and of all pairs at once with all distances looked at, as in a trace."""
+    """The kernels in tiles, and of all pairs in a trace, where all distances are looked at."""
     evaluate = getattr(wl.kernel(f, params), reading)
     return evaluate(*batches), jax.jit(evaluate)(*batches)
 
