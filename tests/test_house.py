@@ -1,6 +1,8 @@
 """The house as drawn: imports go down, never up, and never into private JAX."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,3 +101,15 @@ def test_no_room_is_above_itself():
     for name, below in MAY_IMPORT.items():
         for other in below:
             assert order[other] <= order[name]
+
+
+SLOW_TO_IMPORT = "scipy.stats", "scipy.optimize", "optax", "sklearn", "pandas", "matplotlib"
+
+
+def test_import_is_light():
+    """What takes long to import, and much memory, waits for what needs it."""
+    program = "import sys, widelimit; print(*sorted(sys.modules))"
+    run = [sys.executable, "-W", "ignore", "-c", program]
+    loaded = subprocess.run(run, capture_output=True, text=True, check=True).stdout.split()
+    assert "widelimit" in loaded
+    assert not set(SLOW_TO_IMPORT) & set(loaded)

@@ -17,7 +17,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array
 
 from widelimit.dynamics._eigen import Eigen
@@ -102,6 +101,8 @@ class Stepped:
     """Any loss, by the steps themselves."""
 
     def __init__(self, system: System, loss: Callable[[Array], Array], chosen: Method) -> None:
+        import optax  # slow to import
+
         self._system = system
         gradient = Gradient(system, loss)
         beta = None if chosen.name == "descent" else chosen.beta

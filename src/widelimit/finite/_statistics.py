@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 FALSE_ALARM = 5.7e-7
 """Two-sided probability of five standard errors, at which an entry counts as significant."""
@@ -178,7 +178,7 @@ def extrapolate(
         skew[e] = third / error[e] ** 3
     z = _unskewed(value / error, skew)
     freedom = float(np.min(counts)) - 1
-    critical = float(stats.t.isf(FALSE_ALARM / 2, max(freedom, 1)))
+    critical = -float(special.stdtrit(max(freedom, 1), FALSE_ALARM / 2))
     return Extrapolation(value, error, critical, z)
 
 

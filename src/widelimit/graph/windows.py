@@ -41,18 +41,20 @@ def window_sum(array: Any, axes: tuple[int, ...], windows: tuple[Window, ...]) -
     For one axis this is a sum pooling; for two axes it is the effect of one random kernel on a
     covariance, Σ_t M[i + t, j + t].
     """
-    config = [(0, 0, 0)] * array.ndim
-    for axis, w in zip(axes, windows, strict=True):
-        config[axis] = (w.low, w.high, w.spacing - 1)
-    counts = [w.outputs(array.shape[a]) for a, w in zip(axes, windows)]
-    padded = jax.lax.pad(array, jnp.zeros((), array.dtype), config)
+    nothing = jnp.zeros((), array.dtype)
     total: Any = None
     for tap in range(windows[0].size):
-        start, stop, step = [0] * array.ndim, list(padded.shape), [1] * array.ndim
-        for axis, w, count in zip(axes, windows, counts):
-            first = tap * w.dilation
-            start[axis], step[axis] = first, w.stride
-            stop[axis] = first + (count - 1) * w.stride + 1 if count else first
-        piece = jax.lax.slice(padded, start, stop, step)
+        # One pad and one slice for each tap become one loop, with the sum; padded once for all
+        # taps, the array would be written and read again.
+        config, step = [(0, 0, 0)] * array.ndim, [1] * array.ndim
+        for axis, w in zip(axes, windows, strict=True):
+            count = w.outputs(array.shape[axis])
+            low = w.low - tap * w.dilation
+            seen = (count - 1) * w.stride + 1 if count else 0
+            spread = max((array.shape[axis] - 1) * w.spacing + 1, 0)
+            config[axis], step[axis] = (low, seen - low - spread, w.spacing - 1), w.stride
+        piece = jax.lax.pad(array, nothing, config)
+        if max(step) > 1:
+            piece = jax.lax.slice(piece, [0] * array.ndim, piece.shape, step)
         total = piece if total is None else total + piece
     return total

@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.special import ndtri
-from scipy.stats import qmc
 
 from widelimit.graph import nodes as n
 from widelimit.graph.entangled import is_root, parts
@@ -408,6 +407,8 @@ def normal_points(draws: int, columns: int, seed: Any) -> np.ndarray:
     Half of them are a scrambled Sobol sequence, the others their negatives; where there are enough
     they are made uncorrelated.
     """
+    from scipy.stats import qmc  # slow to import, and few networks are drawn
+
     half = max(-(-draws // 2), 2)
     engine = qmc.Sobol(columns, seed=np.random.default_rng(seed))
     uniform = engine.random_base2(math.ceil(math.log2(half)))[:half]

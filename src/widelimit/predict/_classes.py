@@ -12,7 +12,6 @@ import numpy as np
 from jax.scipy.special import log_ndtr, logsumexp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
-from scipy.optimize import minimize
 
 _REACH = 10.0
 _NODES = 24
@@ -156,6 +155,8 @@ def fit_link(
     def both(logs: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = _loss(jnp.asarray(logs, mean.dtype), *given)
         return float(value), np.asarray(gradient, float)
+
+    from scipy.optimize import minimize  # slow to import
 
     bounds = [(-9.0, 3.0), (-18.0, 6.0)]
     found = minimize(both, np.array([-2.0, -4.0]), jac=True, bounds=bounds, method="L-BFGS-B")

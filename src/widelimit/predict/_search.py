@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.optimize import OptimizeResult, minimize
 
 _SPREAD = 1.0
 """Standard deviation of the logarithms of further starts."""
@@ -110,6 +109,8 @@ def _one(
     advance: Callable[[float], None],
 ) -> Found | None:
     """One search; None if it cannot begin."""
+    from scipy.optimize import minimize  # slow to import
+
     worst = -np.inf
     at_start: list[float] = []
 
@@ -128,7 +129,7 @@ def _one(
         return None
     history = [at_start[0]]
 
-    def step(intermediate_result: OptimizeResult) -> None:
+    def step(intermediate_result: Any) -> None:
         history.append(-count * float(intermediate_result.fun))
         advance(history[-1])
 

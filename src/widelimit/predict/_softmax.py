@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from scipy.special import ndtri
-from scipy.stats import qmc
 
 POINTS = 4096
 _REACH = 10.0
@@ -72,6 +71,8 @@ def _line(largest: float) -> tuple[np.ndarray, np.ndarray]:
 
 def _plane(dimension: int, points: int) -> tuple[np.ndarray, np.ndarray]:
     """Equally weighted Gaussian nodes in several dimensions."""
+    from scipy.stats import qmc  # slow to import
+
     sequence = qmc.Sobol(dimension, seed=0).random(points)
     # The ends of the interval would be infinite.
     inside = np.clip(sequence, 2**-32, 1 - 2**-32)

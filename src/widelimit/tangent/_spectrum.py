@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import linalg, optimize
+from scipy import linalg
 
 from widelimit.tangent._blocks import as_square
 
@@ -219,6 +219,8 @@ def _curve(
 
 def _kappa(eta: np.ndarray, p: float, ridge: float) -> float:
     """The root of κ = λ + Σ κ η / (κ + p η)."""
+    from scipy import optimize  # slow to import
+
     # In units where the trace is one; the left side less the right one grows with κ.
     scale = eta.sum() + ridge
     if scale == 0:

@@ -82,6 +82,8 @@ class Reader:
     def __init__(self, leaves: tuple[Leaf, ...]) -> None:
         self.b = Builder(tuple(leaf.std for leaf in leaves))
         self.leaves = Leaves(leaves)
+        self.derivatives: dict[tuple, tuple[bool, float]] = {}
+        """What was found of functions with derivatives of their own, by the programs of both."""
 
     def array(self, operand: Operand) -> Array:
         """The operand as a value or a field."""
