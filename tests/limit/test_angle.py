@@ -210,6 +210,37 @@ def test_priors_belong_to_the_series(used, batches):
     np.testing.assert_allclose(both.ntk, one, rtol=1e-12)
 
 
+def test_a_series_is_fitted_once(used, batches):
+    """The same inputs and priors have the same series; other lengths and priors their own."""
+    kernel = wl.kernel(mlp(5))
+    first = kernel.both(*batches)
+    again = kernel.both(*batches)
+    assert len(used) == 1
+    for a, b in zip(first, again):
+        np.testing.assert_array_equal(a, b)
+    kernel.both(*(2 * x for x in batches))
+    assert len(used) == 2
+    np.testing.assert_allclose(kernel.nngp(*batches), first.nngp, rtol=1e-12)
+    assert len(used) == 3  # of the NNGP alone
+    wider = kernel.with_stds({kernel.names[0]: 3.0}).both(*batches)
+    assert len(used) == 4
+    assert not np.allclose(wider.nngp, first.nngp)
+
+
+def test_many_fits_are_compiled(used, batches, monkeypatch):
+    """What is fitted often goes through a compiled program, to the same kernels."""
+    monkeypatch.setattr(_angle, "PLAIN", 2)
+    monkeypatch.setattr(_angle, "KNOWN", 1)
+    kernel = wl.kernel(mlp(5))
+    scales = [1.0, 1.5, 2.0, 1.0]
+    found = [kernel.both(*(s * x for x in batches)) for s in scales]
+    assert len(used) == len(scales)
+    for s, k in zip(scales, found):
+        nngp, ntk = recursion(5, *(np.asarray(s * x) for x in batches))
+        np.testing.assert_allclose(k.nngp, nngp, rtol=1e-11)
+        np.testing.assert_allclose(k.ntk, ntk, rtol=1e-11)
+
+
 def several(p, x):
     for w in p:
         x = jax.nn.relu(x @ w)

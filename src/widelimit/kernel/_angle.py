@@ -46,6 +46,11 @@ WORK = 2 * 10**7
 CONDITION = 4
 """How much larger than the kernel its powers of 2θ/π - 1 may be together, to be summed as such."""
 
+PLAIN = 8
+"""Fits of a network before its evaluation at the points is worth compiling."""
+KNOWN = 16
+"""Series that are kept, of other inputs and scales of the weights."""
+
 Evaluate = Callable[[np.ndarray, np.ndarray], Sequence[np.ndarray]]
 """Two batches of vectors -> kernels of all pairs."""
 
@@ -148,6 +153,33 @@ class Series:
         powers = bool(np.all(np.abs(monomials).sum(1) <= CONDITION))
         lengths = square ** np.array(degrees, float)[:, None]
         return cls((monomials if powers else kept) * largest / lengths, degrees, powers)
+
+
+class Fits:
+    """The series that a network was given before, and for which kernels there is none."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple, Series] = {}
+        self._declined: set[tuple] = set()
+        self._count = 0
+
+    def declined(self, key: tuple) -> bool:
+        """Whether a series was tried in vain."""
+        return key in self._declined
+
+    def of(self, key: tuple, values: tuple, fit: Callable[[bool], Series | None]) -> Series | None:
+        """The series for these values; fitted, by a compiled program or not, if it is new."""
+        if (key, values) in self._known:
+            return self._known[key, values]
+        found = fit(self._count >= PLAIN)
+        self._count += 1
+        if found is None:
+            self._declined.add(key)
+            return None
+        if len(self._known) == KNOWN:
+            del self._known[next(iter(self._known))]
+        self._known[key, values] = found
+        return found
 
 
 def _terms(values: np.ndarray) -> np.ndarray:

@@ -123,7 +123,7 @@ class Program:
             if isinstance(x, n.Mixed):
                 self._activations.check_mixed(x)
         self._compiled: dict[Any, Callable[..., Any]] = {}
-        self._declined: set[tuple[Kinds, bool]] = set()
+        self._fits = angle.Fits()
         self._series: dict[Kinds, bool] = {}
         self._shapes: dict[tuple[Kinds, bool], Shapes] = {}
 
@@ -294,25 +294,27 @@ class Program:
             return None
         lengths = angle.Lengths.of(*batches)
         equal = lengths is not None and lengths.equal(dtype)
-        if lengths is None or (kinds, equal) in self._declined:
+        if lengths is None or self._fits.declined((kinds, equal)):
             return None
         if not equal and angle.has_biases(self.graph):
             return None
         run = lambda s, a, b: self._pairs(s, [a], [b], None, kinds=kinds, careful=True)[0]
+        wide = [np.asarray(s, float) for s in stds]
+        size, features = np.dtype(dtype).itemsize, x1[0].shape[-1]
 
-        def evaluate(a: Any, b: Any) -> list[Any]:
-            with double_precision():
-                wide = [np.asarray(s, float) for s in stds]
-                found = self._once((kinds, "series"), run)(wide, a, b)
-            return [x for one in found for x in one]
+        def fit(often: bool) -> angle.Series | None:
+            # Compiled it is faster, after what ten evaluations step by step take.
+            chosen = self._once((kinds, "series"), run) if often else run
 
-        size = np.dtype(dtype).itemsize
-        found = angle.Series.fitted(
-            evaluate, x1[0].shape[-1], lengths.most, size, equal=equal
-        )
-        if found is None:
-            self._declined.add((kinds, equal))
-        return found
+            def evaluate(a: Any, b: Any) -> list[Any]:
+                with double_precision():
+                    found = chosen(wide, a, b)
+                return [x for one in found for x in one]
+
+            return angle.Series.fitted(evaluate, features, lengths.most, size, equal=equal)
+
+        values = features, size, lengths.most, *map(float, wide)
+        return self._fits.of((kinds, equal), values, fit)
 
     @property
     def _fills(self) -> bool:
