@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from widelimit.tangent._cost import cost
-from widelimit.tangent._order import multiplied, plan
+from widelimit.tangent._order import multiplied, plan, remembered
 from widelimit.tangent._terms import Seeds, Term, axes, collected, dense, fresh
 
 
@@ -109,3 +109,40 @@ def test_steps_of_a_loop_are_counted():
     )(jnp.ones(64))
     assert cost(loop(10)).flops == pytest.approx(10 * cost(loop(1)).flops)
     assert cost(loop(1)).flops == pytest.approx(2 * 64 * 64)
+
+
+def test_products_that_are_known_are_used_again(rng):
+    """A bias' kernel is a part of its weight's, under any labels, where both have its factors."""
+    outputs, width, examples = 40, 300, 3
+    w = jnp.asarray(rng.normal(size=(width, outputs)))
+    masks = [jnp.asarray(rng.normal(size=(examples, width))) for _ in range(2)]
+    seen = [jnp.asarray(rng.normal(size=(examples, 5))) for _ in range(2)]
+    size = {1: outputs, 2: examples, 3: width, 24: outputs, 25: examples, 5: 5}
+    sizes = tuple(sorted(size.items()))
+    result = [2, 25, 1, 24]
+    known = {}
+    bias = [w, masks[0], w, masks[1]], [(3, 1), (2, 3), (3, 24), (25, 3)]
+    assert remembered(*bias, result, known) == ()
+    order = plan(tuple(map(frozenset, bias[1])), frozenset(result), sizes, np.inf)
+    first = multiplied(*bias, result, order, known)
+    weight = (
+        [w, masks[0], seen[0], w, masks[1], seen[1]],
+        [(3, 1), (2, 3), (2, 5), (3, 24), (25, 3), (25, 5)],
+    )
+    trees = remembered(*weight, result, known)
+    assert 0b011011 in dict(trees)
+    alone = plan(tuple(map(frozenset, weight[1])), frozenset(result), sizes, np.inf)
+    shared = plan(tuple(map(frozenset, weight[1])), frozenset(result), sizes, np.inf, trees)
+    assert shared.flops < alone.flops / 10
+    found = multiplied(*weight, result, shared, known)
+    expected = np.einsum("wo,iw,wp,jw,ia,ja->ijop", w, masks[0], w, masks[1], *seen)
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(
+        first, np.einsum("wo,iw,wp,jw->ijop", w, masks[0], w, masks[1]), rtol=1e-12, atol=1e-12
+    )
+    # The masks the other way round: the same product, transposed.
+    turned = [w, masks[1], w, masks[0]], bias[1]
+    trees = remembered(*turned, result, known)
+    order = plan(tuple(map(frozenset, turned[1])), frozenset(result), sizes, np.inf, trees)
+    back = multiplied(*turned, result, order, known)
+    np.testing.assert_allclose(back, np.transpose(first, (1, 0, 3, 2)), rtol=1e-12, atol=1e-12)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from widelimit.tangent._axes import Axes
-from widelimit.tangent._order import Plan, multiplied, plan
+from widelimit.tangent._order import Plan, Trees, multiplied, plan, remembered
 from widelimit.tangent._terms import (
     Label,
     MisalignedError,
@@ -48,8 +48,8 @@ class Network:
     sizes: dict[Label, int]
     scale: float
 
-    def order(self, limit: float) -> Plan:
-        """The cheapest order of its products."""
+    def order(self, limit: float, known: Trees = ()) -> Plan:
+        """The cheapest order of its products, where some are ``known``."""
         names = tuple(frozenset(n) for n in self.labels)
         used = frozenset().union(*names) if names else frozenset()
         # Equal problems are recognised by their sizes, whatever their labels.
@@ -57,7 +57,7 @@ class Network:
         rename = lambda s: frozenset(table[a] for a in s)
         sizes = tuple(sorted((table[a], self.sizes[a]) for a in used))
         result = rename(used & set(self.result))
-        return plan(tuple(map(rename, names)), result, sizes, limit)
+        return plan(tuple(map(rename, names)), result, sizes, limit, known)
 
     def value(self, limit: float, known: dict[Any, Any]) -> Any:
         """The inner product; ``known`` holds products that were computed before."""
@@ -65,7 +65,9 @@ class Network:
         distinct = list(dict.fromkeys(self.result))
         present = [a for a in distinct if a in have]
         if self.arrays:
-            array = multiplied(self.arrays, self.labels, present, self.order(limit), known)
+            trees = remembered(self.arrays, self.labels, present, known)
+            order = self.order(limit, trees)
+            array = multiplied(self.arrays, self.labels, present, order, known)
         else:
             array = jnp.ones(())
         array = jnp.expand_dims(array, [k for k, a in enumerate(distinct) if a not in have])

@@ -85,7 +85,14 @@ class Products:
         joined = self.of(arrays, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), x1, x2))
 
         def part(rows: slice) -> list[list[list[Any]]]:
-            cut = lambda f, late: jax.tree.map(lambda a: a[rows], f) if late else f
+            cuts: dict[int, Any] = {}
+
+            def cut(f: Any, late: bool) -> Any:
+                # What was one array stays one, so that its products are recognised.
+                if late and id(f) not in cuts:
+                    cuts[id(f)] = jax.tree.map(lambda a: a[rows], f)
+                return cuts[id(f)] if late else f
+
             return [
                 [[cut(f, late) for f, late in zip(factors, t.late)] for t, factors in zip(ts, fs)]
                 for ts, fs in zip(self.structure, joined)
@@ -103,7 +110,10 @@ class Products:
         many = len(weights)
         known: dict[Any, Any] = {}
         pair = lambda k, a, b, axes: self._pair(weights, left, right, k, (a, b), axes, limit, known)
-        parts = [pair(k, a, b, self.axes) for k in range(many)]
+        # Biases first: a weight's kernel is that of its bias, times the products of what it sees.
+        order = sorted(range(many), key=lambda k: sum(len(t.labels) for t in self.structure[k]))
+        found = {k: pair(k, a, b, self.axes) for k in order}
+        parts = [found[k] for k in range(many)]
         if any(self.structure[many:]):
             assert self.inner is not None
             x = replace(a, seeds=self.inner)

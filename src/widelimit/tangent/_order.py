@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
@@ -41,17 +41,24 @@ class Plan:
     largest: float
 
 
+Trees = tuple[tuple[int, Any], ...]
+"""Parts of the factors, as bits, and trees of their products."""
+
+
 @lru_cache(maxsize=4096)
 def plan(
-    factors: tuple[Labels, ...], result: Labels, sizes: tuple[tuple[int, int], ...], limit: float
+    factors: tuple[Labels, ...], result: Labels, sizes: tuple[tuple[int, int], ...], limit: float,
+    known: Trees = (),
 ) -> Plan:
     """The cheapest order, by dynamic programming over subsets of the factors.
 
-    Intermediate results beyond ``limit`` entries are avoided where that is possible.
+    Intermediate results beyond ``limit`` entries are avoided where that is possible. What is
+    ``known`` costs nothing.
     """
     size = dict(sizes)
     everything = (1 << len(factors)) - 1
     best: dict[int, Plan] = {1 << k: Plan(k, 0.0, 0.0, 0.0) for k in range(len(factors))}
+    best.update((part, Plan(tree, 0.0, 0.0, 0.0)) for part, tree in known)
     kept = {part: _kept(part, factors, result) for part in range(1, everything + 1)}
     order = sorted(kept, key=int.bit_count)
     for part in order:
@@ -122,39 +129,83 @@ def multiplied(
     """
     known = {} if known is None else known
     factors = tuple(frozenset(names) for names in labels)
-    place = {n: k for k, n in enumerate(result)}
 
-    def leaf(k: int) -> tuple[Any, list[int], int]:
-        return arrays[k], list(labels[k]), 1 << k
-
-    def run(tree: Any) -> tuple[Any, list[int], int]:
+    def run(tree: Any) -> Partial:
         if isinstance(tree, int):
-            return leaf(tree)
-        (x, a, p), (y, b, q) = run(tree[0]), run(tree[1])
-        part = p | q
-        keep = _kept(part, factors, frozenset(result))
-        out = [n for n in dict.fromkeys([*a, *b]) if n in keep]
-        if len(out) == len({*a, *b}):
-            # Nothing is summed: what both have is innermost, and examples and outputs outermost.
-            both = [n for n in out if n in a and n in b]
-            rest = sorted((n for n in out if n not in both), key=lambda n: place.get(n, len(place)))
-            out = [*rest, *both]
-        return _product(x, y, a, b, out, known), out, part
+            return Partial(arrays[tree], list(labels[tree]), 1 << tree)
+        first, second = run(tree[0]), run(tree[1])
+        out = _names(first, second, factors, result)
+        key = _key(first, second, out)
+        if key not in known:
+            array = _einsum([first.array, second.array], [first.labels, second.labels], out)
+            # The arrays are kept with their product, so that their ids stay theirs.
+            known[key] = array, first.array, second.array
+        return Partial(known[key][0], out, first.part | second.part)
 
-    array, names, _ = run(order.tree)
-    return array if names == list(result) else _einsum([array], [names], list(result))
+    found = run(order.tree)
+    if found.labels == list(result):
+        return found.array
+    return _einsum([found.array], [found.labels], list(result))
 
 
-def _product(
-    x: Any, y: Any, a: list[int], b: list[int], out: list[int], known: dict[Any, Any]
-) -> Any:
-    table = {n: k for k, n in enumerate(dict.fromkeys([*a, *b]))}
-    pattern = tuple(tuple(table[n] for n in names) for names in (a, b, out))
-    key = (id(x), id(y), pattern)
-    if key not in known:
-        # The arrays are kept with their product, so that their ids stay theirs.
-        known[key] = _einsum([x, y], [a, b], out), x, y
-    return known[key][0]
+def remembered(
+    arrays: Sequence[Any],
+    labels: Sequence[Sequence[int]],
+    result: Sequence[int],
+    known: dict[Any, Any],
+) -> Trees:
+    """The parts of the factors whose products were computed before."""
+    factors = tuple(frozenset(names) for names in labels)
+    found = {1 << k: (k, Partial(x, list(a), 1 << k)) for k, (x, a) in
+             enumerate(zip(arrays, labels))}
+    pending = list(found)
+    while pending:
+        part = pending.pop()
+        for other in list(found):
+            if part & other or part | other in found:
+                continue
+            for p, q in ((part, other), (other, part)):
+                (tree, first), (more, second) = found[p], found[q]
+                out = _names(first, second, factors, result)
+                entry = known.get(_key(first, second, out))
+                if entry is not None:
+                    found[p | q] = (tree, more), Partial(entry[0], out, p | q)
+                    pending.append(p | q)
+                    break
+    return tuple(sorted((part, tree) for part, (tree, _) in found.items() if part & (part - 1)))
+
+
+class Partial(NamedTuple):
+    """A product of some factors, its labels, and which factors, as bits."""
+
+    array: Any
+    labels: list[int]
+    part: int
+
+
+def _names(
+    first: Partial, second: Partial, factors: Sequence[Labels], result: Sequence[int]
+) -> list[int]:
+    """The labels of the product of two partial products, in order."""
+    a, b = first.labels, second.labels
+    keep = _kept(first.part | second.part, factors, frozenset(result))
+    out = [n for n in dict.fromkeys([*a, *b]) if n in keep]
+    if len(out) < len({*a, *b}):
+        return out
+    # Nothing is summed: what both have is innermost, and examples and outputs outermost.
+    place = {n: k for k, n in enumerate(result)}
+    both = [n for n in out if n in a and n in b]
+    rest = sorted((n for n in out if n not in both), key=lambda n: place.get(n, len(place)))
+    return [*rest, *both]
+
+
+def _key(first: Partial, second: Partial, out: list[int]) -> tuple:
+    """What identifies a product of two arrays."""
+    table = {n: k for k, n in enumerate(dict.fromkeys([*first.labels, *second.labels]))}
+    pattern = tuple(
+        tuple(table[n] for n in names) for names in (first.labels, second.labels, out)
+    )
+    return id(first.array), id(second.array), pattern
 
 
 def _einsum(arrays: list[Any], labels: list[list[int]], out: list[int]) -> Any:
