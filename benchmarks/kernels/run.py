@@ -72,6 +72,7 @@ def measure(peer, spec, repeats, folder):
         }
         times = {library: [] for library in workers}
         for library, worker in workers.items():
+            row[f"{library}_start"] = worker.ask("memory")
             row[f"{library}_first"] = worker.ask("call")
             worker.ask("call")
         for _ in range(repeats):
@@ -153,7 +154,8 @@ against the reference in float64, off the diagonal of k(x, x) and on it, relativ
 a floor of 1e-3 (float64) or 1e-1 (float32) of the largest; on the diagonal even the float64
 reference has only half its digits. For tanh, which the reference integrates numerically, the
 float32 row is compared with our float64 kernels instead, and those with the reference in the row
-below. *Limit* is the matrix product of the inputs alone, and reading one kernel and writing two.
+below. *Peak memory* is that of the whole process, and in brackets what is above JAX with the
+inputs. *Limit* is the matrix product of the inputs alone, and reading one kernel and writing two.
 
 | network | n | kernel | dtype | ours, ms | reference, ms | ratio \
 | first call, s (ours / reference) | peak memory, MB (ours / reference) \
@@ -167,6 +169,11 @@ def accuracy(row, library):
     return f"{off:.0e}, {on:.0e}" if row["square"] else f"{off:.0e}"
 
 
+def memory(row, library):
+    peak = row[f"{library}_memory"]
+    return f"{peak:.0f} ({peak - row[f'{library}_start']:.0f})"
+
+
 def table(results, repeats):
     lines = []
     for r in results:
@@ -178,7 +185,7 @@ def table(results, repeats):
         lines.append(
             f"{start} {1e3 * r['ours']:.1f} | {1e3 * r['peer']:.1f} | {r['ratio']:.2f} "
             f"| {r['ours_first']:.1f} / {r['peer_first']:.1f} "
-            f"| {r['ours_memory']:.0f} / {r['peer_memory']:.0f} "
+            f"| {memory(r, 'ours')} / {memory(r, 'peer')} "
             f"| {accuracy(r, 'ours')} / {accuracy(r, 'peer')}{'' if r['agrees'] else ' **!**'} "
             f"| {1e3 * r['gemm']:.1f} + {1e3 * r['copy']:.1f} |\n"
         )

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from widelimit.batches import float_dtype
-from widelimit.errors import NotGaussianError
+from widelimit.errors import Where
 from widelimit.graph import nodes as n
 from widelimit.graph.entangled import entangled
 from widelimit.graph.show import Layouts
@@ -22,6 +22,13 @@ from widelimit.graph.simplify import simplified
 from widelimit.graph.walk import reachable
 from widelimit.kernel import _angle as angle
 from widelimit.kernel._alone import Alone
+from widelimit.kernel._finite import (
+    culprit,
+    drawn_not_finite,
+    first_bad,
+    first_bad_example,
+    not_finite,
+)
 from widelimit.kernel._output import diagonal_block, pair_block, positions
 from widelimit.limit import unsettled
 from widelimit.limit.activations import Activations
@@ -159,6 +166,7 @@ class Program:
             ahead = not staged and 2 * math.prod(sizes) * need <= MEMORY
             name = " and ".join(kinds).upper()
             flat = tiled(block, x1, x2, sizes, name=name, ahead=ahead)
+        self._require_finite(stds, x1, x2, kinds, first_bad(flat))
         per = len(self.graph.outputs)
         return [flat[i : i + per] for i in range(0, len(flat), per)]
 
@@ -173,8 +181,10 @@ class Program:
         if traced:
             return self._poisoned(out, lost)
         self._refuse(lost, kinds)
-        self._require_finite(out)
-        return [[block[:count] for block in one] for one in out]
+        out = [[block[:count] for block in one] for one in out]
+        bad = first_bad_example([block for one in out for block in one])
+        self._require_finite(stds, x, None, kinds, None if bad is None else (bad, bad))
+        return out
 
     def costs(self, leaves: list[Any], kinds: Kinds) -> Costs:
         """What each node's moments take, and the tiles that follow from it."""
@@ -240,8 +250,10 @@ class Program:
                     if again:
                         out, _, lost = run(careful=True)
                         self._refuse(lost, kinds)
-                self._require_finite(out)
-                return [x for one in out for x in one]
+                flat = [x for one in out for x in one]
+                if self.sampled and not all(bool(jnp.all(jnp.isfinite(x))) for x in flat):
+                    raise drawn_not_finite()
+                return flat
 
             return finish
 
@@ -423,27 +435,31 @@ class Program:
             if flag:
                 raise unsettled.refusal(node, tangents="ntk" in kinds)
 
-    def _require_finite(self, out: Blocks) -> None:
-        """Refuse what was drawn and is infinite or undefined."""
-        if self.sampled and not all(bool(jnp.all(jnp.isfinite(x))) for one in out for x in one):
-            raise _not_finite()
+    def _require_finite(
+        self, stds: Any, x1: list[Any], x2: list[Any] | None, kinds: Kinds,
+        bad: tuple[int, int] | None,
+    ) -> None:
+        """Refuse a kernel that is infinite or undefined for a pair of examples."""
+        if bad is None:
+            return
+
+        def where() -> Where | None:
+            for rows, k in zip((x1, x2 or x1), bad):
+                side = Side([a[k : k + 1] for a in rows], 1)
+                ev = self._evaluation(stds, (side, side), kinds)
+                with deep(len(self.graph.nodes)):
+                    found = culprit(ev, self.graph.nodes)
+                if found is not None:
+                    return found
+            return None
+
+        raise drawn_not_finite() if self.sampled else not_finite(bad, where())
 
     def _poisoned(self, out: Blocks, lost: Any) -> Blocks:
         """NaN for what would be refused, where nothing can be raised: inside of a trace."""
         if not self._watched:
             return out
         return [[jnp.where(jnp.any(lost), jnp.nan, block) for block in one] for one in out]
-
-
-def _not_finite() -> NotGaussianError:
-    return NotGaussianError(
-        "an integral that is taken by sampling is not finite",
-        why="some function in the network is infinite or undefined at a value that its random "
-        "argument takes, or its square has no mean.",
-        remedy="keep it finite where it is not used too (as in where(x > 0, log(max(x, tiny)), "
-        "0)), or sample finite networks instead.",
-        where=None,
-    )
 
 
 def _traced(*trees: Any) -> bool:
