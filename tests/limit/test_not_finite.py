@@ -78,6 +78,15 @@ def test_numbers_beyond_their_type():
     assert np.all(np.isfinite(kernel.nngp(jnp.eye(3, dtype=jnp.float64))))
 
 
+def test_large_examples_alone():
+    """Beside small ones large inputs overflow with themselves only."""
+    kernel = wl.kernel(beyond_single_precision, SHAPES)
+    x = jnp.asarray([[1e-12, 0, 0], [1e-12, 1e-12, 0], [1e-5, 0, 0]], jnp.float32)
+    assert np.all(np.isfinite(kernel.nngp(x[:2])))
+    with pytest.raises(NotGaussianError, match="examples 2 and 2 "):
+        kernel.nngp(x)
+
+
 def test_inside_of_a_program_nothing_is_raised():
     kernel = wl.kernel(by_the_norm_of_the_input, SHAPES)
     found = jax.jit(kernel.nngp)(jnp.eye(3).at[1].set(0))

@@ -15,10 +15,11 @@ from widelimit.limit.moments import moment
 from widelimit.limit.tangents import tangent
 
 
-def first_bad(kernels: Sequence[Any]) -> tuple[int, int] | None:
-    """The first pair in the first row or column of some kernels that is not finite.
+def first_bad(kernels: Sequence[Any], *, symmetric: bool) -> tuple[int, int] | None:
+    """The first pair in the first row, the first column or on the diagonal that is not finite.
 
-    What is not finite for one example is so for all pairs with it.
+    What is divided by zero for one example is so for all pairs with it; what is too large for its
+    type is so for a pair of an example with itself.
     """
     for k in kernels:
         # On the host this is a view; elsewhere little is to be fetched.
@@ -28,6 +29,9 @@ def first_bad(kernels: Sequence[Any]) -> tuple[int, int] | None:
             return bad, 0
         if (bad := _bad(entries[0])) is not None:
             return 0, bad
+        on = np.arange(len(entries))
+        if symmetric and (bad := _bad(entries[on, on])) is not None:
+            return bad, bad
     return None
 
 

@@ -166,7 +166,7 @@ class Program:
             ahead = not staged and 2 * math.prod(sizes) * need <= MEMORY
             name = " and ".join(kinds).upper()
             flat = tiled(block, x1, x2, sizes, name=name, ahead=ahead)
-        self._require_finite(stds, x1, x2, kinds, first_bad(flat))
+        self._require_finite(stds, x1, x2, kinds, first_bad(flat, symmetric=x2 is None))
         per = len(self.graph.outputs)
         return [flat[i : i + per] for i in range(0, len(flat), per)]
 
@@ -315,7 +315,7 @@ class Program:
         size, features = np.dtype(dtype).itemsize, x1[0].shape[-1]
 
         def fit(often: bool) -> angle.Series | None:
-            # Compiled it is faster, after what ten evaluations step by step take.
+            # Compiling takes as long as many evaluations step by step.
             chosen = self._once((kinds, "series"), run) if often else run
 
             def evaluate(a: Any, b: Any) -> list[Any]:
