@@ -78,9 +78,9 @@ def not_finite(pair: tuple[int, int], where: Where | None) -> NotGaussianError:
     return NotGaussianError(
         "the kernel of examples {} and {} is not finite".format(*pair),
         why="in the limit something is divided by zero, such as by a mean over channels that "
-        "vanishes with the width or by the norm of an empty input, or numbers grow beyond the "
-        "range of their type.",
+        "vanishes with the width or by the norm of an empty input, numbers grow beyond the range "
+        "of their type, or an index is outside of the array that is looked up.",
         remedy="add a small constant to the denominator; for large numbers, scale inputs or "
-        "weights down, or compute in double precision.",
+        "weights down, or compute in double precision; for look-ups, mind the range of indices.",
         where=where,
     )
