@@ -12,7 +12,7 @@ import widelimit
 ROOT = Path(widelimit.__file__).parent
 
 FLOORS = [
-    {"errors", "precision", "batches"},
+    {"errors", "precision", "batches", "programs"},
     {"graph", "duals", "tiles"},
     {"trace", "priors", "limit"},
     {"models"},
@@ -26,10 +26,11 @@ MAY_IMPORT = {
     "errors": set(),
     "precision": set(),
     "batches": set(),
-    "duals": {"errors", "precision"},
+    "programs": set(),
+    "duals": {"errors", "precision", "programs"},
     "tiles": {"errors"},
     "graph": {"errors"},
-    "trace": {"graph", "errors"},
+    "trace": {"graph", "programs", "errors"},
     "limit": {"graph", "duals", "errors"},
     "priors": {"errors", "precision"},
     "models": {"priors", "errors"},

@@ -1,20 +1,18 @@
 """One activation for one function: equal programs share their analysis and compiled moments."""
 
-import re
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from widelimit.precision import double_precision
+from widelimit.programs import fingerprint
 
 from ._activation import Activation
 from ._probe import elementwise_derivative
 
 _MOST = 512
-_ADDRESS = re.compile(r" at 0x[0-9a-f]+|\bid=\d+")
 _table: OrderedDict[tuple, Activation] = OrderedDict()
 
 
@@ -45,9 +43,6 @@ def _key(fn, n_params):
         scalars = [jax.ShapeDtypeStruct((), jnp.float64)] * (1 + n_params)
         programs = []
         for _ in range(3):
-            closed = jax.make_jaxpr(fn)(*scalars)
-            consts = [np.asarray(c) for c in closed.consts]
-            programs.append(_ADDRESS.sub("", str(closed.jaxpr)))
-            programs += [(c.shape, c.dtype.str, c.tobytes()) for c in consts]
+            programs.append(fingerprint(jax.make_jaxpr(fn)(*scalars)))
             fn = elementwise_derivative(fn)
     return n_params, *programs

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
 
+from widelimit.programs import fingerprint
 from widelimit.trace import joining
 from widelimit.trace.arrays import Concatenation, Operand
 from widelimit.trace.control import closed_parts
@@ -121,8 +122,9 @@ def _changes_derivative(r: Reader, eqn: JaxprEqn, jaxpr: Jaxpr, inner: Any) -> t
     derivatives = _both_derivatives(eqn, jaxpr, inner, avals)
     if not _elementwise_only(derivatives.jaxpr):
         return _compared(derivatives, avals)
-    # Arithmetic alone is said in full by its text. Most networks repeat one function many times.
-    key = str(derivatives.jaxpr), *(np.asarray(c).tobytes() for c in derivatives.consts)
+    # Arithmetic alone is said in full by its text and constants. Most networks repeat one function
+    # many times.
+    key = fingerprint(derivatives)
     if key not in r.derivatives:
         r.derivatives[key] = _compared(derivatives, avals)
     return r.derivatives[key]
